@@ -1,0 +1,60 @@
+# Everything a person or a CI machine needs; only Python >= 3.11, make and a package registry are assumed.
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+STAMP  := $(VENV)/.installed
+# Clients whose pins of botocore contradict boto3's live in virtual environments of their own.
+CLIENTS := .venv-awscli/.installed .venv-s3fs/.installed
+ARGS   ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help dev clients run test check format e2e bench s3tests docs clean
+
+help:  ## print this list
+	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / {printf "make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+$(STAMP): pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	touch $@
+
+.venv-%/.installed:
+	test -x .venv-$*/bin/python || $(PYTHON) -m venv .venv-$*
+	.venv-$*/bin/pip install --quiet --disable-pip-version-check $*
+	touch $@
+
+clients: $(CLIENTS)  ## S3 clients that need a virtual environment of their own
+
+dev: $(STAMP)  ## virtual environment with everything for development
+
+run: $(STAMP)  ## an S3 server and the gateway in front of it on 127.0.0.1:8014
+	$(BIN)/s4 --embedded .s4-data $(ARGS)
+
+check: $(STAMP)  ## format, lint, types, floors, fast tests
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/pytest -q -m 'not e2e and not slow' -n 2 $(ARGS)
+
+format: $(STAMP)  ## rewrite the sources in house format
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+test: $(STAMP) $(CLIENTS)  ## every test a fresh machine can run, real S3 server included
+	$(BIN)/pytest -q -n 2 $(ARGS)
+
+e2e: $(STAMP) $(CLIENTS)  ## only the tests with a real gateway process and a real S3 server
+	$(BIN)/pytest -q -m e2e $(ARGS)
+
+bench: $(STAMP)  ## ratios against the backend direct, in one paired run
+	$(BIN)/python -m bench $(ARGS)
+
+s3tests: $(STAMP)  ## differential run of a Ceph s3-tests checkout: make s3tests S3TESTS=path
+	$(BIN)/python -m tests.s3tests_differential $(S3TESTS) $(ARGS)
+
+docs: $(STAMP)  ## regenerate the generated reference pages
+	$(BIN)/python -m tests.docs.generate
+
+clean:  ## remove what the targets above made
+	rm -rf $(VENV) .venv-awscli .venv-s3fs .s4-data .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

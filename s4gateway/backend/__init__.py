@@ -1,0 +1,1 @@
+"""The only door to the outside: an object store behind fourteen verbs."""

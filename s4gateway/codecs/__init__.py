@@ -1,0 +1,1 @@
+"""Codecs and framing: bytes in, bytes out, CPU only; callers choose the thread."""

@@ -1,0 +1,260 @@
+"""zstd (RFC 8878): the codec of nearly every frame.
+
+Compressed streams are those of libzstd's streaming API with no size pledged, no checksum and one
+thread, which is what the format's other writers produce byte for byte; the CRC-32C in the frame
+header stands in for zstd's own checksum.
+
+Decompression keeps three promises the library does not make. Nothing beyond the limit is produced:
+output leaves libzstd in blocks and the block that goes too far ends it, whatever sizes the stream
+claims. A payload may be several zstd frames, skippable ones included. It must end between two of
+them: the streaming writer does not tell, so the frame grammar is followed alongside.
+
+A context costs more to make than a small body to compress, and serves one stream at a time. A
+stream takes one from a free list and gives it back at its end; one that is abandoned or fails keeps
+its context.
+"""
+
+import collections
+from collections.abc import Callable
+from typing import IO, Final, Generic, Protocol, TypeVar, cast
+
+import zstandard
+
+from s4gateway.codecs import base
+from s4gateway.wire.codec_id import CodecId
+
+DEFAULT_LEVEL: Final = 3
+MAX_LEVEL: Final = 22
+
+# Level 22 writes windows this large; a frame that asks for more is refused.
+MAX_WINDOW: Final = 128 * 1024**2
+
+# What one free list may keep: contexts, and bytes in them (a context of level 22 has 874 MB).
+_MAX_IDLE: Final = 8
+_MAX_IDLE_BYTES: Final = 96 * 1024**2
+
+# Output leaves in pieces of two blocks: threads change places less often, and little is too much.
+_PIECE: Final = 256 * 1024
+
+
+class Zstd:
+    """zstd at one level, clamped to 1..22, with an optional dictionary.
+
+    >>> codec = Zstd(level=3)
+    >>> compressor = codec.compressor()
+    >>> stored = compressor.compress(b"a" * 1000) + compressor.flush()
+    >>> len(stored), codec.decompressor(limit=1000).feed(stored) == [b"a" * 1000]
+    (18, True)
+    """
+
+    __slots__ = ("_compressors", "_decompressors", "level")
+
+    def __init__(
+        self,
+        level: int = DEFAULT_LEVEL,
+        dictionary: zstandard.ZstdCompressionDict | None = None,
+    ) -> None:
+        self.level = min(max(level, 1), MAX_LEVEL)
+        self._compressors = _Pool(
+            lambda: zstandard.ZstdCompressor(level=self.level, dict_data=dictionary)
+        )
+        self._decompressors = _Pool(
+            lambda: zstandard.ZstdDecompressor(dict_data=dictionary, max_window_size=MAX_WINDOW)
+        )
+
+    @property
+    def id(self) -> CodecId:
+        """The number written into frame headers."""
+        return CodecId.CPU_ZSTD
+
+    def compressor(self) -> base.Compressor:
+        """Open a stream that becomes one zstd frame."""
+        return _ZstdCompressor(self._compressors)
+
+    def decompressor(self, limit: int) -> base.Decompressor:
+        """Open a stream of zstd frames of which at most `limit` bytes may come out."""
+        return _ZstdDecompressor(self._decompressors, limit)
+
+
+class _Context(Protocol):
+    def memory_size(self) -> int: ...
+
+
+_C = TypeVar("_C", bound=_Context)
+
+
+class _Pool(Generic[_C]):
+    """A free list of contexts. Both ends of a deque are safe between threads without a lock."""
+
+    __slots__ = ("_create", "_idle")
+
+    def __init__(self, create: Callable[[], _C]) -> None:
+        self._create = create
+        self._idle: collections.deque[_C] = collections.deque(maxlen=_MAX_IDLE)
+
+    def take(self) -> _C:
+        try:
+            return self._idle.pop()
+        except IndexError:
+            return self._create()
+
+    def give(self, context: _C) -> None:
+        if context.memory_size() * (len(self._idle) + 1) <= _MAX_IDLE_BYTES:
+            self._idle.append(context)
+
+
+class _ZstdCompressor:
+    __slots__ = ("_context", "_pool", "_stream")
+
+    def __init__(self, pool: _Pool[zstandard.ZstdCompressor]) -> None:
+        self._pool = pool
+        self._context = pool.take()
+        self._stream = self._context.compressobj()
+
+    def compress(self, data: base.Buffer, /) -> bytes:
+        try:
+            return self._stream.compress(data)
+        except zstandard.ZstdError as error:
+            raise base.CodecError("codec-io", str(error)) from error
+
+    def flush(self) -> bytes:
+        try:
+            rest = self._stream.flush()
+        except zstandard.ZstdError as error:
+            raise base.CodecError("codec-io", str(error)) from error
+        # A finished stream never touches its context again, whoever uses it now.
+        self._pool.give(self._context)
+        return rest
+
+
+class _ZstdDecompressor:
+    __slots__ = ("_context", "_grammar", "_pool", "_sink", "_stream")
+
+    def __init__(self, pool: _Pool[zstandard.ZstdDecompressor], limit: int) -> None:
+        self._pool = pool
+        self._context = pool.take()
+        self._sink = _Sink(limit)
+        self._grammar = _Grammar()
+        self._stream: zstandard.ZstdDecompressionWriter | None = self._context.stream_writer(
+            cast("IO[bytes]", self._sink), write_size=_PIECE
+        )
+
+    def feed(self, data: base.Buffer, /) -> list[bytes]:
+        # Taken out, and put back when all went well: after an error the context is in mid-stream.
+        stream, self._stream = self._stream, None
+        if stream is None:
+            raise base.CodecError("codec-io", "the stream has ended")
+        try:
+            stream.write(data)
+        except zstandard.ZstdError as error:
+            raise base.CodecError("codec-io", str(error)) from error
+        self._grammar.follow(data)
+        self._stream = stream
+        return self._sink.drain()
+
+    def finish(self) -> None:
+        if self._stream is None:
+            raise base.CodecError("codec-io", "the stream has ended")
+        self._stream = None
+        self._pool.give(self._context)
+        if not self._grammar.between_frames:
+            raise base.CodecError("codec-io", "the zstd frame is cut off")
+
+
+class _Sink:
+    """Where libzstd's output goes, block by block; raises when there is too much of it."""
+
+    __slots__ = ("_limit", "_pieces", "_room")
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._room = limit
+        self._pieces: list[bytes] = []
+
+    def write(self, piece: bytes) -> None:
+        self._room -= len(piece)
+        if self._room < 0:
+            self._pieces.clear()
+            raise base.CodecError("bomb", f"more than {self._limit} bytes")
+        self._pieces.append(piece)
+
+    def drain(self) -> list[bytes]:
+        pieces, self._pieces = self._pieces, []
+        return pieces
+
+
+_SKIPPABLE_MAGIC_END: Final = b"\x2a\x4d\x18"
+_DICTIONARY_ID_SIZES: Final = (0, 1, 2, 4)
+_CONTENT_SIZE_SIZES: Final = (0, 2, 4, 8)
+_CHECKSUM_SIZE: Final = 4
+_RLE: Final = 1
+
+
+class _Grammar:
+    """The frame grammar of RFC 8878 section 3.1, only as far as to know where a frame ends.
+
+    It follows bytes that libzstd has already accepted, so it judges nothing.
+    """
+
+    __slots__ = ("_checksum", "_head", "_in_frame", "_need", "_skip")
+
+    _FRAME_HEAD: Final = 5  # magic number and frame header descriptor
+    _SKIPPABLE_HEAD: Final = 8
+    _BLOCK_HEAD: Final = 3
+
+    def __init__(self) -> None:
+        self._in_frame = False
+        self._head = b""  # what is there of the header to be read next
+        self._need = self._FRAME_HEAD
+        self._skip = 0  # bytes before it
+        self._checksum = 0
+
+    @property
+    def between_frames(self) -> bool:
+        return not (self._in_frame or self._head or self._skip)
+
+    def follow(self, data: base.Buffer) -> None:
+        position, end = 0, len(data)
+        while True:
+            position += self._skip
+            if position >= end:
+                self._skip = position - end
+                return
+            self._skip = 0
+            stop = position + self._need - len(self._head)
+            self._head += data[position:stop]
+            position = stop
+            if stop > end:
+                return
+            if self._in_frame:
+                self._block()
+            else:
+                self._frame()
+
+    def _frame(self) -> None:
+        head = self._head
+        if head[1:4] == _SKIPPABLE_MAGIC_END:
+            if self._need < self._SKIPPABLE_HEAD:
+                self._need = self._SKIPPABLE_HEAD
+                return
+            self._next(int.from_bytes(head[4:], "little"), in_frame=False)
+            return
+        descriptor = head[4]
+        single_segment = descriptor >> 5 & 1
+        # A single segment has no window byte, but always a content size.
+        content_size = _CONTENT_SIZE_SIZES[descriptor >> 6] or single_segment
+        self._checksum = _CHECKSUM_SIZE * (descriptor >> 2 & 1)
+        rest = 1 - single_segment + _DICTIONARY_ID_SIZES[descriptor & 3] + content_size
+        self._next(rest, in_frame=True)
+
+    def _block(self) -> None:
+        head = int.from_bytes(self._head, "little")
+        stored = 1 if head >> 1 & 3 == _RLE else head >> 3
+        is_last = head & 1
+        self._next(stored + self._checksum * is_last, in_frame=not is_last)
+
+    def _next(self, skip: int, *, in_frame: bool) -> None:
+        self._skip = skip
+        self._in_frame = in_frame
+        self._need = self._BLOCK_HEAD if in_frame else self._FRAME_HEAD
+        self._head = b""

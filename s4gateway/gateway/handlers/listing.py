@@ -1,0 +1,115 @@
+"""ListObjects, ListObjectsV2 and ListObjectVersions without the gateway's own keys.
+
+https://docs.aws.amazon.com/AmazonS3/latest/API/API_ListObjectsV2.html
+"""
+
+from dataclasses import replace
+from typing import Final
+
+from s4gateway.gateway.context import Outcome, RequestContext, Response
+from s4gateway.objects.listing import PAGE_LIMIT, ListRequest, visible_page
+from s4gateway.s3 import query, xml
+from s4gateway.s3.documents import ListPage
+from s4gateway.s3.errors import S3Error
+from s4gateway.s3.operations import Operation
+from s4gateway.wire import keys
+
+_XML: Final = [("content-type", "application/xml")]
+_MAX_INT: Final = 2**31 - 1
+_PASSED_ON: Final = frozenset({"fetch-owner", "allow-unordered", "expected-bucket-owner"})
+
+
+async def list_objects(context: RequestContext) -> Outcome:
+    """List the visible objects of a bucket with their logical sizes and ETags."""
+    request = _parse(context)
+    bucket = context.bucket
+
+    async def fetch(raw_query: str) -> bytes:
+        return await context.backend.list(bucket, raw_query)
+
+    page = await visible_page(request, fetch)
+    services = context.services
+    listed: tuple[int, int] | None = None
+    if not services.config.physical_listings:
+        contents, hits, misses = await services.sizer.sized(bucket, page.contents)
+        page = replace(page, contents=contents)
+        listed = (hits, misses)
+    return Outcome(Response(200, _XML, _rendered(context, page)), listed=listed)
+
+
+def _rendered(context: RequestContext, page: ListPage) -> bytes:
+    return replace(
+        page,
+        name=context.bucket,
+        delimiter=context.query.get("delimiter") or None,
+        encoding_type=context.query.get("encoding-type"),
+    ).serialize()
+
+
+def _parse(context: RequestContext) -> ListRequest:
+    parameters = context.query
+    version = 2 if context.operation is Operation.ListObjectsV2 else 1
+    if parameters.get("encoding-type", "url") != "url":
+        raise S3Error("InvalidArgument", "Invalid Encoding Method specified in Request")
+    token = parameters.get("continuation-token") if version == 2 else None
+    if token == "":
+        raise S3Error("InvalidArgument", "The continuation token provided is incorrect")
+    return ListRequest(
+        version=version,
+        prefix=parameters.get("prefix", ""),
+        delimiter=parameters.get("delimiter", ""),
+        max_keys=_max_keys(parameters.get("max-keys")),
+        after=parameters.get("start-after" if version == 2 else "marker", ""),
+        token=token,
+        others=tuple((name, parameters[name]) for name in _PASSED_ON if name in parameters),
+    )
+
+
+def _max_keys(text: str | None) -> int:
+    if text is None or text == "":
+        return PAGE_LIMIT
+    if not (text.isascii() and text.isdigit()) or int(text[:12]) > _MAX_INT:
+        raise S3Error(
+            "InvalidArgument",
+            "Provided max-keys not an integer or within integer range",
+            ArgumentName="max-keys",
+            ArgumentValue=text,
+        )
+    return min(int(text), PAGE_LIMIT)
+
+
+async def list_versions(context: RequestContext) -> Outcome:
+    """List versions with the gateway's own keys left out; sizes are those the backend stores."""
+    raw = "&".join(
+        f"{name}={query.quote(value)}"
+        for name, value in context.query.items()
+        if name in _VERSION_PARAMETERS
+    )
+    root = xml.parse(await context.backend.list(context.bucket, raw))
+    encoded = root.findtext("EncodingType") == "url"
+    root.children = [each for each in root.children if not _is_hidden(each, encoded)]
+    inner = "".join(xml.write(each) for each in root.children)
+    return Outcome(Response(200, _XML, xml.document(root.tag, inner)))
+
+
+_VERSION_PARAMETERS: Final = frozenset(
+    {
+        "versions",
+        "delimiter",
+        "encoding-type",
+        "key-marker",
+        "max-keys",
+        "prefix",
+        "version-id-marker",
+    }
+)
+
+
+def _is_hidden(element: xml.Element, encoded: bool) -> bool:
+    if element.tag in {"Version", "DeleteMarker"}:
+        name = element.findtext("Key") or ""
+        return keys.is_hidden(query.unquote(name) if encoded else name)
+    if element.tag == "CommonPrefixes":
+        name = element.findtext("Prefix") or ""
+        return keys.is_hidden_prefix(query.unquote(name) if encoded else name)
+    return False

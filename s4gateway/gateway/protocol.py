@@ -1,0 +1,801 @@
+"""One client connection: HTTP/1.1 in, ASGI messages out, with every wait of the client bounded.
+
+uvicorn's httptools protocol is the base; this subclass adds what a server on an open port needs and
+what bodies of gigabytes need. The rules it keeps:
+
+* A client must make progress. Request line and headers are complete within a deadline from their
+  first byte; a body, and a client that should read its answer, may pause for so long, but never has
+  a limit in total. One sweep over all connections looks after every deadline, so a request that
+  behaves costs no timer.
+* A body is not copied. Past the first segment of a long body nothing in it is for the HTTP parser,
+  so the segments go to the application as the socket gave them; a slow application stops the
+  reading, not the client's memory.
+* An answer is whole or visibly broken. A fault before the first byte of an answer is an S3 error
+  document; a fault after it resets the connection.
+
+Framing is RFC 9112; the answers of this file are S3 errors:
+https://docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html
+"""
+
+import asyncio
+import contextlib
+import fcntl
+import logging
+import math
+import re
+import socket
+import struct
+import sys
+import termios
+import time
+import urllib.parse
+from collections import deque
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from email.utils import formatdate
+from typing import Final
+
+import httptools
+import uvicorn
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from uvicorn.server import ServerState
+
+from s4gateway.gateway import logs
+from s4gateway.s3 import errors
+
+logger = logging.getLogger("s4.protocol")
+
+BODY_HIGH_WATER: Final = 512 * 1024  # bytes held for an application that does not ask for more
+EARLY_HIGH_WATER: Final = 64 * 1024  # the same before its first receive(): nobody is authenticated
+BODY_LOW_WATER: Final = 128 * 1024
+WRITE_HIGH_WATER: Final = 512 * 1024  # bytes written ahead of a client that reads slowly
+WRITE_LOW_WATER: Final = 128 * 1024
+
+_JOIN_BELOW: Final = 64 * 1024  # segments smaller than this are delivered together
+_BYPASS_ABOVE: Final = 64 * 1024  # a body with more than this to come does not pass the parser
+_PIPELINED: Final = 16  # requests a client may send ahead of their answers
+_DROP_BYTES: Final = 64 * 1024 * 1024  # read and dropped so that a refused client sees why
+_REFUSABLE: Final = 256  # connections above the cap that are told so; more are cut at once
+
+_IDLE, _HEADERS, _BODY, _ANSWER, _LINGER, _CLOSING = range(6)
+
+_NEVER: Final = math.inf
+_FRAMING: Final = frozenset((b"content-length", b"transfer-encoding", b"connection", b"date"))
+_BAD_NAME: Final = re.compile(rb'[\x00-\x20\x7f()<>@,;:\\[\]={}"]')
+_BAD_VALUE: Final = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
+_TARGET_SAFE: Final = "".join(map(chr, range(0x21, 0x7F)))  # escape what is not ASCII, nothing else
+_RESET_ON_CLOSE: Final = struct.pack("ii", 1, 0)  # struct linger, socket(7)
+_ASGI: Final = {"version": "3.0", "spec_version": "2.4"}
+HOST_ID: Final = "s4gateway"  # x-amz-id-2 of answers the application has no part in
+_DISCONNECT: Final[Message] = {"type": "http.disconnect"}
+
+
+class ClientGone(ConnectionError):
+    """Raised by send() when nobody is there to read: the application can stop working."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What a client may take; times in seconds, sizes in bytes."""
+
+    header_bytes: int = 64 * 1024
+    connections: int = 1024
+    header_seconds: float = 10.0
+    progress_seconds: float = 30.0
+    idle_seconds: float = 20.0
+    linger_seconds: float = 5.0
+
+    @property
+    def sweep_seconds(self) -> float:
+        """How often deadlines are looked at: a quarter of the shortest, 1 s at most."""
+        shortest = min(
+            self.header_seconds, self.progress_seconds, self.idle_seconds, self.linger_seconds
+        )
+        return max(0.02, min(1.0, shortest / 4))
+
+
+def _ignore(event: str) -> None:
+    """Count nothing."""
+
+
+def _never_exempt(method: str, path: str) -> bool:
+    return False
+
+
+class Listener:
+    """What the connections of one listening port share: limits, the cached Date, the sweep.
+
+    `note` hears of every fault by a name of a small fixed set (NOTES). Requests for which `exempt`
+    says yes are answered above the connection cap as well: a full server is alive.
+    """
+
+    NOTES: Final = (
+        "header-timeout", "header-size", "read-timeout", "write-timeout", "idle-timeout",
+        "linger-timeout", "connection-cap", "malformed", "pipeline",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        limits: Limits,
+        *,
+        note: Callable[[str], None] = _ignore,
+        exempt: Callable[[str, str], bool] = _never_exempt,
+    ) -> None:
+        self.app = app
+        self.limits = limits
+        self.note = note
+        self.exempt = exempt
+        self.state = ServerState()
+        self.config = uvicorn.Config(
+            app,
+            interface="asgi3",
+            http=Connection,
+            ws="none",
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            proxy_headers=False,
+            server_header=False,
+            date_header=False,
+            timeout_keep_alive=math.ceil(limits.idle_seconds),
+        )
+        self.config.load()
+        self.date_line = b""
+        self._second = 0
+        self._timer: asyncio.TimerHandle | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    def __call__(self) -> "Connection":
+        """Protocol factory for `loop.create_server`; the first call starts the sweep."""
+        if self._timer is None:
+            self._loop = asyncio.get_running_loop()
+            self._tick()
+        assert self._loop is not None
+        return Connection(self, self._loop)
+
+    def close(self) -> None:
+        """Ask every connection to end after the answer it is giving; idle ones end now."""
+        for connection in list(self.connections):
+            connection.shutdown()
+
+    def abort(self) -> None:
+        """Reset every connection and cancel what runs for it; stop the sweep."""
+        for task in list(self.state.tasks):
+            task.cancel()
+        for connection in list(self.connections):
+            connection.abort()
+        self.stop()
+
+    def stop(self) -> None:
+        """End the sweep."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    @property
+    def connections(self) -> "set[Connection]":
+        """The open connections."""
+        return self.state.connections  # type: ignore[return-value] # all of them are ours
+
+    @property
+    def busy(self) -> bool:
+        """Whether any connection is open or any request unfinished."""
+        return bool(self.state.connections or self.state.tasks)
+
+    def _tick(self) -> None:
+        assert self._loop is not None
+        self._timer = self._loop.call_later(self.limits.sweep_seconds, self._tick)
+        second = int(time.time())
+        if second != self._second:
+            self._second = second
+            self.date_line = b"date: " + formatdate(second, usegmt=True).encode() + b"\r\n"
+        now = self._loop.time()
+        for connection in [each for each in self.connections if each.deadline <= now]:
+            connection.expire()
+
+
+class Connection(HttpToolsProtocol):
+    """The protocol object of one accepted connection."""
+
+    cycle: "Exchange"  # type: ignore[assignment] # the request whose bytes are arriving
+    pipeline: "deque[tuple[Exchange, ASGIApp]]"  # type: ignore[assignment]
+
+    def __init__(self, listener: Listener, loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__(listener.config, listener.state, {}, loop)
+        self.listener = listener
+        self.limits = listener.limits
+        self.deadline = _NEVER  # loop time; the sweep calls expire() once it has passed
+        self.over_cap = False
+        self._phase = _IDLE
+        self._running: Exchange | None = None  # the request being answered
+        self._deaf = False  # what arrives is dropped unread
+        self._bypass = 0  # bytes of the body still to come that do not pass the parser
+        self._header_bytes = 0
+        self._drop_left = 0
+        self._refusal: errors.S3Error | None = None
+        self._write_mark = (0, 0)
+
+    # --- the transport speaks
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Start the clock of the first request."""
+        super().connection_made(transport)
+        transport.set_write_buffer_limits(WRITE_HIGH_WATER, WRITE_LOW_WATER)
+        self.deadline = self.loop.time() + self.limits.header_seconds
+        count = len(self.connections)
+        self.over_cap = count > self.limits.connections
+        if self.over_cap:
+            self.listener.note("connection-cap")
+            if count > self.limits.connections + _REFUSABLE:
+                self.abort()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Tell every request of this connection that its client is gone."""
+        self.connections.discard(self)
+        self.deadline = _NEVER
+        self._deafen()
+        self._disconnect()
+        self.pipeline.clear()
+        self.flow.resume_writing()
+        if exc is None:
+            self.transport.close()
+
+    def data_received(self, data: bytes) -> None:
+        """Feed the parser, or past it what can only be body."""
+        if self._bypass:
+            data = self._take_body(data)
+            if not data:
+                return
+        if self._deaf:
+            self._drop(len(data))
+            return
+        before = self._phase
+        if before == _BODY:
+            self.deadline = self.loop.time() + self.limits.progress_seconds
+        self._feed(data)
+        if self._phase == _HEADERS:
+            # A header without an end shows in no callback, so from the second segment on it is the
+            # segments that count.
+            self._count(len(data) if before == _HEADERS else self._parsed())
+            if self._refusal is not None:
+                self._refuse_parse()
+        elif self._phase in {_BODY, _LINGER} and not self._deaf:
+            left = self.cycle.length - self.cycle.received
+            self._bypass = left if left > _BYPASS_ABOVE else 0
+
+    def pause_writing(self) -> None:
+        """Wait for the client to read, as long as it reads at all."""
+        super().pause_writing()
+        if self._phase == _ANSWER:
+            self._watch_writing()
+
+    def resume_writing(self) -> None:
+        """Go on writing."""
+        super().resume_writing()
+        if self._phase == _ANSWER:
+            self.deadline = _NEVER
+
+    # --- the parser speaks
+
+    def on_message_begin(self) -> None:
+        """Begin a request: from here the header deadline counts."""
+        self.url = b""
+        self.headers = []
+        self.expect_100_continue = False
+        self._header_bytes = 0
+        self._phase = _HEADERS
+        self.deadline = self.loop.time() + self.limits.header_seconds
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Collect a header; trailers of a chunked body are counted and dropped."""
+        if self._phase != _HEADERS:
+            self._count(len(name) + len(value))
+            if self._refusal is not None:
+                raise self._refusal
+            return
+        name = name.lower()
+        if name == b"expect" and value.lower() == b"100-continue":
+            self.expect_100_continue = True
+        self.headers.append((name, value))
+
+    def on_headers_complete(self) -> None:
+        """Start the application, or queue the request behind the one being answered."""
+        self._header_bytes = 0
+        self._count(self._parsed())
+        scope = self._scope()
+        if self._refusal is not None:
+            raise self._refusal  # stops the parser; _refuse_parse answers
+        http_11 = scope["http_version"] == "1.1"
+        self.cycle = exchange = Exchange(
+            self,
+            scope,
+            expects_continue=self.expect_100_continue and http_11,
+            keep_alive=http_11 and self.parser.should_keep_alive(),
+        )
+        self._phase = _BODY
+        self.deadline = (
+            _NEVER if exchange.expects_continue else self.loop.time() + self.limits.progress_seconds
+        )
+        app = self.listener.app
+        if self.over_cap and not self.listener.exempt(scope["method"], scope["path"]):
+            app = _slow_down
+        if self._running is None:
+            self._start(exchange, app)
+        elif len(self.pipeline) < _PIPELINED:
+            self.flow.pause_reading()
+            self.pipeline.append((exchange, app))
+        else:
+            self.listener.note("pipeline")
+            self.abort()
+
+    def on_body(self, body: bytes) -> None:
+        """Hand a piece of the body to the request it belongs to."""
+        exchange = self.cycle
+        exchange.received += len(body)
+        if exchange.response_complete or exchange.disconnected:
+            self._drop(len(body))
+        else:
+            exchange.put(body)
+
+    def on_message_complete(self) -> None:
+        """End the body."""
+        exchange = self.cycle
+        exchange.more_body = False
+        exchange.message_event.set()
+        if self._phase == _BODY:
+            self._phase = _ANSWER
+            self.deadline = _NEVER
+            if self.flow.write_paused:
+                self._watch_writing()
+        elif self._phase == _LINGER:
+            if exchange.keep_alive:
+                self._rest()
+            else:
+                self.end()
+
+    # --- the requests speak
+
+    def resume_body(self) -> None:
+        """The application waits for more: read on, and from here the client must send."""
+        self.flow.resume_reading()
+        if self._phase == _BODY and self.deadline == _NEVER:
+            self.deadline = self.loop.time() + self.limits.progress_seconds
+
+    def pause_body(self) -> None:
+        """The application is behind: stop reading, and do not blame the client for it."""
+        self.flow.pause_reading()
+        if self._phase == _BODY:
+            self.deadline = _NEVER
+
+    def answered(self, exchange: "Exchange") -> None:
+        """An answer is complete: go on with the next request, or end the connection."""
+        self.server_state.total_requests += 1
+        self._running = None
+        if self.transport.is_closing():
+            return
+        self.flow.resume_reading()
+        if exchange.more_body:
+            self._linger(exchange)
+        elif not exchange.keep_alive:
+            self.end()
+        elif self.pipeline:
+            self._start(*self.pipeline.popleft())
+        elif self._phase == _ANSWER:
+            self._rest()
+
+    def refuse(self, error: errors.S3Error) -> None:
+        """Answer with an S3 error instead of the application, then end the connection.
+
+        When the application's answer is already under way this is a reset.
+        """
+        running = self._running
+        if (running is not None and running.on_wire) or self.transport.is_closing():
+            self.abort()
+            return
+        scope = running.scope if running is not None else {"method": "GET", "raw_path": b"/"}
+        status, headers, body = _document(error, scope)
+        self._deafen()
+        self._disconnect()
+        lines = [STATUS_LINE[status], self.listener.date_line]
+        lines += [b"%b: %b\r\n" % header for header in headers]
+        self.transport.write(b"".join((*lines, b"\r\n", body)))
+        self.flow.resume_reading()
+        self._linger(None)
+
+    def end(self) -> None:
+        """Close once the client has read what is written, which it may not put off for ever."""
+        self._phase = _CLOSING
+        self._watch_writing()
+        self.transport.close()
+
+    def abort(self) -> None:
+        """Reset: the client sees that the answer is not whole."""
+        self._phase = _CLOSING
+        self.deadline = _NEVER
+        connection = self.transport.get_extra_info("socket")
+        if connection is not None:
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
+        self.transport.abort()
+
+    def shutdown(self) -> None:
+        """Drain: an idle connection ends now, a busy one after the answer it gives."""
+        for exchange in self._exchanges():
+            exchange.keep_alive = False
+        if self._running is None and self._phase != _LINGER:
+            self.end()
+
+    def expire(self) -> None:
+        """The deadline has passed."""
+        phase = self._phase
+        if phase in {_HEADERS, _BODY}:
+            self.listener.note("header-timeout" if phase == _HEADERS else "read-timeout")
+            self.refuse(errors.S3Error("RequestTimeout"))
+        elif phase in {_ANSWER, _CLOSING}:
+            if self._unsent() != self._write_mark:  # it reads, however slowly
+                self._watch_writing()
+            else:
+                self.listener.note("write-timeout")
+                self.abort()
+        else:
+            self.listener.note("idle-timeout" if phase == _IDLE else "linger-timeout")
+            self.end()
+
+    # --- steps
+
+    def _feed(self, data: bytes) -> None:
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade as upgrade:
+            # Nothing is offered to upgrade to, so what follows the request is HTTP/1.1 again
+            # (RFC 9110 section 7.8: a server may ignore Upgrade).
+            self._renew_parser()
+            if rest := data[upgrade.args[0] :]:
+                self._feed(rest)
+        except httptools.HttpParserError:
+            self._refuse_parse()
+
+    def _refuse_parse(self) -> None:
+        if self._refusal is None:
+            self.listener.note("malformed")
+            self._refusal = errors.S3Error("InvalidRequest", "The request is not valid HTTP/1.1.")
+        if self._phase in {_HEADERS, _IDLE} and self._running is not None:
+            self.abort()  # the fault is in a request behind the one being answered
+        else:
+            self.refuse(self._refusal)
+
+    def _renew_parser(self) -> None:
+        self.parser = httptools.HttpRequestParser(self)
+        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
+
+    def _parsed(self) -> int:
+        """Bytes of the request line and the headers parsed so far."""
+        count = len(self.url)
+        for name, value in self.headers:
+            count += len(name) + len(value) + 4
+        return count
+
+    def _count(self, count: int) -> None:
+        self._header_bytes += count
+        if self._header_bytes > self.limits.header_bytes and self._refusal is None:
+            self.listener.note("header-size")
+            self._refusal = errors.S3Error("RequestHeaderSectionTooLarge")
+
+    def _scope(self) -> Scope:
+        """The ASGI scope; the target's bytes stay as sent, but for raw UTF-8, which is escaped."""
+        target = self.url
+        if not target.startswith(b"/"):
+            target = self._origin_form(target)
+        if not target.isascii():
+            target = urllib.parse.quote_from_bytes(target, _TARGET_SAFE).encode()
+        raw_path, _, query = target.partition(b"?")
+        path = raw_path.decode("ascii")
+        return {
+            "type": "http",
+            "asgi": _ASGI,
+            "http_version": self.parser.get_http_version(),
+            "method": self.parser.get_method().decode("ascii"),
+            "scheme": self.scheme,
+            "path": urllib.parse.unquote(path) if "%" in path else path,
+            "raw_path": raw_path,
+            "query_string": query,
+            "root_path": "",
+            "headers": self.headers,
+            "client": self.client,
+            "server": self.server,
+        }
+
+    def _origin_form(self, target: bytes) -> bytes:
+        """Cut scheme and authority off an absolute-form target (RFC 9112 section 3.2.2)."""
+        scheme, separator, rest = target.partition(b"://")
+        if separator and scheme.lower() in {b"http", b"https"}:
+            slash = rest.find(b"/")
+            return rest[slash:] if slash >= 0 else b"/"
+        self._refusal = self._refusal or errors.S3Error("InvalidURI")
+        return b"/"
+
+    def _start(self, exchange: "Exchange", app: ASGIApp) -> None:
+        self._running = exchange
+        task = self.loop.create_task(exchange.run(app))
+        self.tasks.add(task)
+        task.add_done_callback(self.tasks.discard)
+
+    def _take_body(self, data: bytes) -> bytes:
+        """Deliver what belongs to the body; returns what follows it."""
+        left = self._bypass
+        body, rest = (data, b"") if len(data) <= left else (data[:left], data[left:])
+        self._bypass = left - len(body)
+        if self._phase == _BODY:
+            self.deadline = self.loop.time() + self.limits.progress_seconds
+        if self._bypass == 0:
+            self._renew_parser()  # the old one still waits for the bytes it has not seen
+        self.on_body(body)
+        if self._bypass == 0 and not self._deaf:
+            self.on_message_complete()
+        return rest
+
+    def _drop(self, count: int) -> None:
+        self._drop_left -= count
+        if self._drop_left < 0 and not self.transport.is_closing():
+            self.abort()
+
+    def _rest(self) -> None:
+        """Wait for the next request."""
+        self._phase = _IDLE
+        self.deadline = self.loop.time() + self.limits.idle_seconds
+
+    def _linger(self, exchange: "Exchange | None") -> None:
+        """The answer is out and the client may still be sending: drop what comes, for a while.
+
+        Closing at once would reset the connection under the answer. RFC 9112 section 9.6.
+        """
+        self._phase = _LINGER
+        self._drop_left = _DROP_BYTES
+        wait = self.limits.progress_seconds
+        if exchange is None or not exchange.keep_alive:
+            wait = self.limits.linger_seconds
+            if self.transport.can_write_eof():
+                self.transport.write_eof()
+        self.deadline = self.loop.time() + wait
+
+    def _watch_writing(self) -> None:
+        self._write_mark = self._unsent()
+        self.deadline = self.loop.time() + self.limits.progress_seconds
+
+    def _unsent(self) -> tuple[int, int]:
+        """Bytes the client has not taken: in this process, and in the kernel where it tells."""
+        queued = b"\0\0\0\0"
+        connection = self.transport.get_extra_info("socket")
+        if connection is not None:
+            with contextlib.suppress(OSError):
+                queued = fcntl.ioctl(connection.fileno(), termios.TIOCOUTQ, queued)
+        return self.transport.get_write_buffer_size(), int.from_bytes(queued, sys.byteorder)
+
+    def _exchanges(self) -> "list[Exchange]":
+        """Requests begun and not answered."""
+        exchanges = [exchange for exchange, _ in self.pipeline]
+        if self._running is not None:
+            exchanges.append(self._running)
+        return exchanges
+
+    def _disconnect(self) -> None:
+        for exchange in self._exchanges():
+            exchange.disconnect()
+
+    def _deafen(self) -> None:
+        self._deaf = True
+        self._bypass = 0
+
+
+class Exchange:
+    """One request and its answer: the `receive` and `send` of an ASGI application."""
+
+    __slots__ = (
+        "_buffered", "_chunked", "_chunks", "_connection", "_delivered", "_head", "_headless",
+        "_high_water", "_left", "_started", "disconnected", "expects_continue", "keep_alive",
+        "length", "message_event", "more_body", "on_wire", "received", "response_complete", "scope",
+    )  # fmt: skip
+
+    def __init__(
+        self, connection: Connection, scope: Scope, *, expects_continue: bool, keep_alive: bool
+    ) -> None:
+        self._connection = connection
+        self.scope = scope
+        self.expects_continue = expects_continue
+        self.keep_alive = keep_alive
+        self.message_event = asyncio.Event()
+        self.disconnected = False
+        # the request's body
+        self.length = 0  # as declared; 0 for chunked bodies
+        self.received = 0
+        self.more_body = True
+        self._chunks: deque[bytes] = deque()
+        self._buffered = 0
+        self._high_water = EARLY_HIGH_WATER
+        self._delivered = False  # the last message of the body
+        for name, value in scope["headers"]:
+            if name == b"content-length":
+                self.length = int(value)
+        # the answer
+        self.on_wire = False
+        self.response_complete = False
+        self._started = False
+        self._head: list[bytes] = []  # kept back until the first piece of the body
+        self._headless = scope["method"] == "HEAD"
+        self._chunked = False
+        self._left = -1  # bytes of the body still owed; -1 when no length is declared
+
+    def put(self, body: bytes) -> None:
+        """Take a piece of the body from the connection."""
+        self._chunks.append(body)
+        self._buffered += len(body)
+        if self._buffered > self._high_water:
+            self._connection.pause_body()
+        self.message_event.set()
+
+    def disconnect(self) -> None:
+        """The client is gone, or was refused: nothing more is received or sent."""
+        if not self.response_complete:
+            self.disconnected = True
+        self._chunks.clear()
+        self.message_event.set()
+
+    async def run(self, app: ASGIApp) -> None:
+        """Run the application; what it lets escape becomes a 500, or a reset."""
+        try:
+            await app(self.scope, self.receive, self.send)
+        except ClientGone:
+            pass
+        except asyncio.CancelledError:
+            self._connection.abort()
+            raise
+        except Exception:
+            logger.exception("application-failed")
+            self._fail()
+        else:
+            if not self.response_complete and not self.disconnected:
+                logger.error("answer-incomplete")
+                self._fail()
+
+    async def receive(self) -> Message:
+        """Return the next piece of the body, then wait until the client goes."""
+        connection = self._connection
+        if self.expects_continue and not self._started and not self.disconnected:
+            self.expects_continue = False
+            connection.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        self._high_water = BODY_HIGH_WATER
+        while not self.disconnected and not self.response_complete:
+            if self._chunks or (not self.more_body and not self._delivered):
+                return self._next()
+            if not self._delivered:
+                connection.resume_body()
+            self.message_event.clear()
+            await self.message_event.wait()
+        return _DISCONNECT
+
+    async def send(self, message: Message) -> None:
+        """Write a part of the answer; raises ClientGone when there is nobody to read it."""
+        flow = self._connection.flow
+        if flow.write_paused and not self.disconnected:
+            await flow.drain()
+        if self.disconnected:
+            raise ClientGone("the client closed the connection")
+        kind = message["type"]
+        if kind == "http.response.body" and self._started and not self.response_complete:
+            self._write(message.get("body", b""), message.get("more_body", False))
+        elif kind == "http.response.start" and not self._started:
+            self._begin(message["status"], message.get("headers", ()))
+        else:
+            raise RuntimeError(f"unexpected message {kind!r}")
+
+    def _next(self) -> Message:
+        """All short segments in one message, a long one by itself and uncopied."""
+        chunks = self._chunks
+        if len(chunks) == 1 or (chunks and len(chunks[0]) >= _JOIN_BELOW):
+            body = chunks.popleft()
+        else:
+            body = b"".join(chunks)
+            chunks.clear()
+        self._buffered -= len(body)
+        if self._buffered < BODY_LOW_WATER and self.more_body:
+            self._connection.resume_body()
+        self._delivered = not self.more_body and not chunks
+        return {"type": "http.request", "body": body, "more_body": not self._delivered}
+
+    def _begin(self, status: int, headers: Iterable[tuple[bytes, bytes]]) -> None:
+        """Check and render the head; it leaves with the first piece of the body."""
+        headers = list(headers)
+        names = [header[0] for header in headers]
+        if _BAD_NAME.search(b"".join(names)):
+            raise RuntimeError("invalid header name")
+        if _BAD_VALUE.search(b"".join([header[1] for header in headers])):
+            raise RuntimeError("invalid header value")
+        if self.expects_continue or (self._connection.over_cap and self.keep_alive):
+            # Without its 100 the client may send the body or not: only a new connection is certain
+            # to begin with a request.
+            self.keep_alive = self.keep_alive and not self.more_body
+        head = [STATUS_LINE[status]]
+        if b"date" not in names:
+            head.append(self._connection.listener.date_line)
+        for name, value in headers:
+            head += (name, b": ", value, b"\r\n")
+            if name in _FRAMING:
+                self._frame(name, value)
+        if status in {204, 304}:
+            self._headless = True
+        if not self.keep_alive and b"connection" not in names:
+            head.append(b"connection: close\r\n")
+        if self._left < 0 and not self._headless and self.scope["http_version"] == "1.1":
+            self._chunked = True
+            head.append(b"transfer-encoding: chunked\r\n")
+        elif self._left < 0 and not self._headless:
+            self.keep_alive = False  # HTTP/1.0: the end of the connection is the end of the body
+        head.append(b"\r\n")
+        self._head = head
+        self._started = True
+
+    def _frame(self, name: bytes, value: bytes) -> None:
+        if name == b"content-length":
+            self._left = int(value)
+        elif name == b"connection" and b"close" in value.lower():
+            self.keep_alive = False
+        elif name == b"transfer-encoding":
+            raise RuntimeError("the framing of the answer is the server's")
+
+    def _write(self, body: bytes | memoryview, more: bool) -> None:
+        size = len(body)
+        if self._headless:
+            body, size = b"", 0
+        elif self._chunked:
+            end = b"" if more else b"0\r\n\r\n"
+            body = b"".join((b"%x\r\n" % size, body, b"\r\n", end)) if size else end
+        elif self._left >= 0:
+            if size > self._left or (size < self._left and not more):
+                raise RuntimeError(
+                    f"the answer's body is not as long as declared: {self._left} left"
+                )
+            self._left -= size
+        transport = self._connection.transport
+        if self._head and (body or not more):
+            self.on_wire = True
+            if len(body) <= _JOIN_BELOW:
+                transport.write(b"".join((*self._head, body)))
+            else:
+                transport.write(b"".join(self._head))
+                transport.write(body)
+            self._head = []
+        elif body:
+            transport.write(body)
+        if not more:
+            self.response_complete = True
+            self.message_event.set()
+            self._connection.answered(self)
+
+    def _fail(self) -> None:
+        if self.disconnected or self.response_complete:
+            return
+        self._connection.refuse(errors.S3Error("InternalError"))
+
+
+def _document(error: errors.S3Error, scope: Scope) -> tuple[int, list[tuple[bytes, bytes]], bytes]:
+    """Status, headers and XML of an error; the connection ends with it."""
+    request_id = logs.new_request_id()
+    body = errors.render(error, scope["raw_path"].decode("ascii"), request_id, HOST_ID)
+    headers = [
+        (b"x-amz-request-id", request_id.encode()),
+        (b"x-amz-id-2", HOST_ID.encode()),
+        (b"content-type", b"application/xml"),
+        (b"content-length", b"%d" % len(body)),
+        (b"connection", b"close"),
+    ]
+    headers += [(name.lower().encode(), value.encode()) for name, value in error.headers.items()]
+    return error.status, headers, b"" if scope["method"] == "HEAD" else body
+
+
+async def _slow_down(scope: Scope, receive: Receive, send: Send) -> None:
+    """Answer for a connection above the cap."""
+    error = errors.S3Error("SlowDown", headers={"Retry-After": "1"})
+    status, headers, body = _document(error, scope)
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})

@@ -1,0 +1,258 @@
+"""Which headers cross the gateway, and in what shape.
+
+Rule: towards the backend only what S3 defines for the operation, from a list; towards the client
+everything but what speaks of the stored bytes (length, ETag, checksums, `s4-*` metadata), of the
+connection, or of the backend itself. Client checksums and Content-MD5 describe the plaintext: they
+are verified here and never forwarded with a body that was rewritten.
+"""
+
+from typing import Final
+
+from s4gateway.gateway.context import HeaderPairs, RequestContext
+from s4gateway.objects.attributes import Attributes
+from s4gateway.s3 import chunked, conditions, etag, ranges
+from s4gateway.s3.conditions import ReadConditions, Verdict
+from s4gateway.s3.errors import S3Error
+from s4gateway.s3.headers import HOP_BY_HOP, USER_METADATA_PREFIX, Headers
+from s4gateway.s3.query import quote
+from s4gateway.wire.manifest import RESERVED_PREFIX
+
+# Client metadata S3 allows, names and values together, in bytes.
+METADATA_LIMIT: Final = 2048
+
+_STORED: Final = frozenset(
+    {
+        "cache-control",
+        "content-disposition",
+        "content-language",
+        "content-type",
+        "expires",
+        "x-amz-acl",
+        "x-amz-expected-bucket-owner",
+        "x-amz-request-payer",
+        "x-amz-storage-class",
+        "x-amz-tagging",
+        "x-amz-website-redirect-location",
+    }
+)
+_STORED_PREFIXES: Final = (
+    "x-amz-grant-",
+    "x-amz-object-lock-",
+    "x-amz-server-side-encryption",
+)
+_READ: Final = (
+    "x-amz-expected-bucket-owner",
+    "x-amz-request-payer",
+    "x-amz-server-side-encryption-customer-algorithm",
+    "x-amz-server-side-encryption-customer-key",
+    "x-amz-server-side-encryption-customer-key-md5",
+    "x-amz-checksum-mode",
+)
+_DELETED: Final = (
+    "x-amz-bypass-governance-retention",
+    "x-amz-expected-bucket-owner",
+    "x-amz-mfa",
+    "x-amz-request-payer",
+)
+# x-amz-* headers that belong to one hop: the signature and the framing of the body.
+_SIGNING: Final = frozenset(
+    {
+        "x-amz-content-sha256",
+        "x-amz-date",
+        "x-amz-decoded-content-length",
+        "x-amz-security-token",
+        "x-amz-trailer",
+        "x-amz-sdk-checksum-algorithm",
+    }
+)
+_FORWARDED: Final = frozenset(
+    {
+        "access-control-request-headers",
+        "access-control-request-method",
+        "cache-control",
+        "content-disposition",
+        "content-language",
+        "content-md5",
+        "content-type",
+        "expires",
+        "if-match",
+        "if-modified-since",
+        "if-none-match",
+        "if-unmodified-since",
+        "origin",
+        "range",
+    }
+)
+_NOT_RELAYED: Final = HOP_BY_HOP | {
+    "content-length",
+    "content-range",
+    "date",
+    "etag",
+    "server",
+    "x-amz-id-2",
+    "x-amz-request-id",
+}
+_CHECKSUM: Final = "x-amz-checksum-"
+_RESERVED_METADATA: Final = USER_METADATA_PREFIX + RESERVED_PREFIX
+_OVERRIDES: Final = {
+    "response-cache-control": "cache-control",
+    "response-content-disposition": "content-disposition",
+    "response-content-encoding": "content-encoding",
+    "response-content-language": "content-language",
+    "response-content-type": "content-type",
+    "response-expires": "expires",
+}
+
+
+def stored_headers(headers: Headers) -> HeaderPairs:
+    """Headers of a PUT that are stored with the object; raises MetadataTooLarge."""
+    kept: HeaderPairs = []
+    metadata_size = 0
+    for name, value in headers.items():
+        if name.startswith(USER_METADATA_PREFIX):
+            if name.startswith(_RESERVED_METADATA):
+                continue
+            metadata_size += len(name) - len(USER_METADATA_PREFIX) + len(value.encode())
+            kept.append((name, value))
+        elif name in _STORED or name.startswith(_STORED_PREFIXES):
+            kept.append((name, value))
+    if metadata_size > METADATA_LIMIT:
+        raise S3Error("MetadataTooLarge", Size=metadata_size, MaxSizeAllowed=METADATA_LIMIT)
+    encoding = chunked.content_encoding(headers.get("content-encoding"))
+    if encoding is not None:
+        kept.append(("content-encoding", encoding))
+    return kept
+
+
+def read_headers(headers: Headers) -> HeaderPairs:
+    """Headers that every backend request for an object's bytes needs."""
+    found = [(name, headers.get(name)) for name in _READ]
+    return [(name, value) for name, value in found if value is not None]
+
+
+def delete_headers(headers: Headers) -> HeaderPairs:
+    """Headers a DELETE hands on."""
+    found = [(name, headers.get(name)) for name in _DELETED]
+    return [(name, value) for name, value in found if value is not None]
+
+
+def forwarded_headers(headers: Headers) -> HeaderPairs:
+    """Headers of a request that is passed on unchanged."""
+    kept = [
+        (name, value)
+        for name, value in headers.items()
+        if name in _FORWARDED or (name.startswith("x-amz-") and name not in _SIGNING)
+    ]
+    encoding = chunked.content_encoding(headers.get("content-encoding"))
+    if encoding is not None:
+        kept.append(("content-encoding", encoding))
+    return kept
+
+
+def relayed_headers(headers: Headers) -> HeaderPairs:
+    """Headers of a backend answer that is passed on unchanged."""
+    return [
+        (name, value)
+        for name, value in headers.items()
+        if name not in _NOT_RELAYED or name in {"etag", "content-range"}
+    ]
+
+
+def result_headers(headers: Headers) -> HeaderPairs:
+    """Headers of a backend answer to a write: version, encryption, expiration."""
+    return [
+        (name, value)
+        for name, value in headers.items()
+        if name.startswith("x-amz-")
+        and name not in _NOT_RELAYED
+        and not name.startswith((_CHECKSUM, "x-amz-meta-"))
+        and name != "x-amz-object-size"
+    ]
+
+
+def object_headers(context: RequestContext, attributes: Attributes, *, whole: bool) -> HeaderPairs:
+    """Headers a client sees on GET and HEAD of an object."""
+    verbatim = attributes.is_verbatim and attributes.stored.manifest is None
+    kept: HeaderPairs = []
+    for name, value in attributes.head.headers.items():
+        if name in _NOT_RELAYED or name.startswith((_RESERVED_METADATA, "seaweed-")):
+            continue
+        if name.startswith(_CHECKSUM) and not (verbatim and whole):
+            continue
+        kept.append((name, value))
+    kept.append(("etag", etag.quote(attributes.etag)))
+    if "accept-ranges" not in attributes.head.headers:
+        kept.append(("accept-ranges", "bytes"))
+    manifest = attributes.stored.manifest
+    if (
+        whole
+        and manifest is not None
+        and manifest.checksum is not None
+        and _wants_checksum(context)
+    ):
+        algorithm, value = manifest.checksum
+        kept.append((_CHECKSUM + algorithm, value))
+        kept.append(("x-amz-checksum-type", "FULL_OBJECT"))
+    return _overridden(context, kept)
+
+
+def _wants_checksum(context: RequestContext) -> bool:
+    return context.headers.get("x-amz-checksum-mode", "").upper() == "ENABLED"
+
+
+def _overridden(context: RequestContext, headers: HeaderPairs) -> HeaderPairs:
+    """Apply response-* parameters, which only signed requests may carry."""
+    if not context.query:
+        return headers
+    wanted = {
+        header: context.query[parameter]
+        for parameter, header in _OVERRIDES.items()
+        if context.query.get(parameter)
+    }
+    if not wanted:
+        return headers
+    if context.caller.key is None:
+        raise S3Error(
+            "InvalidRequest",
+            "Request specific response headers cannot be used for anonymous GET requests.",
+        )
+    return [pair for pair in headers if pair[0] not in wanted] + list(wanted.items())
+
+
+def check_read(context: RequestContext, attributes: Attributes) -> Verdict:
+    """Evaluate the request's conditions against what the client sees of the object."""
+    wanted = ReadConditions.parse(context.headers)
+    if wanted is conditions.UNCONDITIONAL:
+        return Verdict.OK
+    return wanted.evaluate(attributes.etag, attributes.head.last_modified)
+
+
+def wanted_range(context: RequestContext, attributes: Attributes) -> tuple[int, int] | None:
+    """Resolve Range and If-Range; None means the whole object. Raises InvalidRange."""
+    span = ranges.parse(context.headers.get("range"))
+    if span is None or attributes.size is None:
+        return None
+    if not conditions.range_applies(
+        context.headers.get("if-range"), attributes.etag, attributes.head.last_modified
+    ):
+        return None
+    return ranges.resolve(span, attributes.size)
+
+
+def wanted_part(part: str | None, attributes: Attributes) -> tuple[int, int] | None:
+    """Resolve partNumber of an object that is one part; raises InvalidPartNumber beyond it."""
+    if part is None:
+        return None
+    if not (part.isascii() and part.isdigit() and 1 <= int(part) <= 10_000):
+        raise S3Error("InvalidArgument", "Part number must be an integer between 1 and 10000.")
+    if int(part) != 1:
+        raise S3Error("InvalidPartNumber", ActualPartCount=1, PartNumberRequested=part)
+    return (0, attributes.size) if attributes.size else None
+
+
+def version_query(context: RequestContext) -> str:
+    """Return the versionId parameter, encoded, for requests about one version."""
+    version = context.query.get("versionId")
+    if version is None:
+        return ""
+    return "versionId=" + quote(version)

@@ -1,0 +1,1 @@
+"""What an S4 object is: body, manifest and sidecar over any Backend."""

@@ -1,0 +1,114 @@
+"""What this process already knows about stored objects, so that it need not ask again.
+
+Two bounded memories. `AttributeCache` keeps logical size and ETag per key and serves listings,
+where a page of 1,000 keys would otherwise cost 1,000 HEADs. `IndexCache` keeps decoded sidecars.
+Rule: an entry is believed only together with the backend ETag and stored size it was learned with,
+which a listing, HEAD or pinned read has just confirmed; a stale entry is useless, never wrong.
+"""
+
+from collections import OrderedDict
+from dataclasses import dataclass
+from typing import Final
+
+from s4gateway.wire.index import FrameIndex
+
+ATTRIBUTE_ENTRIES: Final = 200_000
+INDEX_BYTES: Final = 32 * 1024 * 1024
+_ENTRY_OVERHEAD: Final = 512  # bytes of bookkeeping counted for each cached index
+
+ObjectName = tuple[str, str]  # bucket, key
+
+
+@dataclass(frozen=True, slots=True)
+class KnownObject:
+    """What one backend version of an object looks like to clients.
+
+    `indexed` says whether a sidecar was written for it, None when this process did not see that.
+    """
+
+    etag: str
+    stored_size: int
+    logical_size: int
+    logical_etag: str
+    indexed: bool | None
+
+
+class AttributeCache:
+    """The last known attributes of each key, least recently used forgotten first.
+
+    >>> cache = AttributeCache(10)
+    >>> cache.remember(("b", "k"), KnownObject("e1", 40, 100, "m", False))
+    >>> cache.lookup(("b", "k"), "e1", 40).logical_size, cache.lookup(("b", "k"), "e2", 40)
+    (100, None)
+    """
+
+    __slots__ = ("_entries", "_limit")
+
+    def __init__(self, limit: int = ATTRIBUTE_ENTRIES) -> None:
+        self._entries: OrderedDict[ObjectName, KnownObject] = OrderedDict()
+        self._limit = limit
+
+    def remember(self, name: ObjectName, known: KnownObject) -> None:
+        """Replace what is known about `name`."""
+        self._entries[name] = known
+        self._entries.move_to_end(name)
+        if len(self._entries) > self._limit:
+            self._entries.popitem(last=False)
+
+    def lookup(self, name: ObjectName, etag: str, stored_size: int) -> KnownObject | None:
+        """Return what is known about exactly this backend version."""
+        known = self._entries.get(name)
+        if known is None or known.etag != etag or known.stored_size != stored_size:
+            return None
+        self._entries.move_to_end(name)
+        return known
+
+    def last(self, name: ObjectName) -> KnownObject | None:
+        """Return the last version seen, which another writer may have replaced."""
+        return self._entries.get(name)
+
+    def forget(self, name: ObjectName) -> None:
+        """Drop what is known about `name`."""
+        self._entries.pop(name, None)
+
+
+class IndexCache:
+    """Decoded sidecars by (bucket, key, backend ETag), bounded by the bytes they take.
+
+    An entry of None records that this version has no usable sidecar.
+    """
+
+    __slots__ = ("_entries", "_limit", "_used")
+
+    def __init__(self, limit: int = INDEX_BYTES) -> None:
+        self._entries: OrderedDict[tuple[ObjectName, str], FrameIndex | None] = OrderedDict()
+        self._limit = limit
+        self._used = 0
+
+    def remember(self, name: ObjectName, etag: str, index: FrameIndex | None) -> None:
+        """Keep the index of one version."""
+        self._drop((name, etag))
+        self._entries[name, etag] = index
+        self._used += _weight(index)
+        while self._used > self._limit and len(self._entries) > 1:
+            self._drop(next(iter(self._entries)))
+
+    def lookup(self, name: ObjectName, etag: str) -> tuple[bool, FrameIndex | None]:
+        """Return (whether this version is known, its index or None)."""
+        key = (name, etag)
+        if key not in self._entries:
+            return False, None
+        self._entries.move_to_end(key)
+        return True, self._entries[key]
+
+    def forget(self, name: ObjectName, etag: str) -> None:
+        """Drop one version."""
+        self._drop((name, etag))
+
+    def _drop(self, key: tuple[ObjectName, str]) -> None:
+        if key in self._entries:
+            self._used -= _weight(self._entries.pop(key))
+
+
+def _weight(index: FrameIndex | None) -> int:
+    return _ENTRY_OVERHEAD + (32 * len(index) if index is not None else 0)

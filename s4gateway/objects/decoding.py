@@ -1,0 +1,241 @@
+"""Stored bytes on their way out: frames are gathered, decoded and verified one at a time.
+
+Rule: no byte of a frame is handed on before the CRC-32C in its header has been checked over all of
+it (wire format, section "Decoding one payload"). Ordinary frames are decoded in memory that the
+request has reserved; larger ones go through a spool piece by piece, so that a frame of gigabytes,
+which other writers may make, takes no more memory than one of 16 MiB.
+"""
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator
+from contextlib import aclosing
+from dataclasses import dataclass
+from typing import Final
+
+from s4gateway.codecs import decoder
+from s4gateway.codecs.base import CodecError
+from s4gateway.objects.budget import Reservation
+from s4gateway.objects.encoding import Workshop
+from s4gateway.objects.errors import DamagedObject, UnreadableObject
+from s4gateway.objects.spool import Spool
+from s4gateway.wire.crc32c import combine
+from s4gateway.wire.errors import WireError
+from s4gateway.wire.frame import FrameHeader
+from s4gateway.wire.scanner import FrameEnd, FrameScanner, FrameStart
+
+INLINE_ORIGINAL: Final = 256 * 1024  # decoding up to this much is cheaper than a thread hop
+LARGE_FRAME: Final = 32 * 1024 * 1024
+_UNAVAILABLE: Final = frozenset({"codec-unavailable", "unknown-codec", "dictionary-missing"})
+
+
+@dataclass(frozen=True, slots=True)
+class DecodedFrame:
+    """The verified plaintext of one frame; `offset` is where its header stands in the body."""
+
+    header: FrameHeader
+    offset: int
+    plain: Spool
+
+    def close(self) -> None:
+        """Drop the plaintext."""
+        self.plain.close()
+
+
+def as_object_error(error: WireError | CodecError) -> DamagedObject | UnreadableObject:
+    """Tell an object that needs another build from one that is broken."""
+    text = f"{error.code}: {error}"
+    return UnreadableObject(text) if error.code in _UNAVAILABLE else DamagedObject(text)
+
+
+class FrameReader:
+    """Turns stored bytes into decoded frames, for one request.
+
+    `reservation` is the request's; it grows to the largest frame met. Raises DamagedObject,
+    UnreadableObject, S3Error("SlowDown"), and what iterating over the source raises.
+    """
+
+    def __init__(self, workshop: Workshop, reservation: Reservation) -> None:
+        self._workshop = workshop
+        self._reservation = reservation
+
+    async def frames(
+        self, source: AsyncIterable[bytes], *, offset: int = 0
+    ) -> AsyncGenerator[DecodedFrame, None]:
+        """Yield each data frame of `source`, whose first byte stands at `offset` of the body."""
+        scanner = FrameScanner(offset=offset)
+        frame: _OpenFrame | None = None
+        try:
+            async for data in source:
+                for event in scanner.feed(data):
+                    if isinstance(event, FrameStart):
+                        frame = self._start(event)
+                    elif isinstance(event, FrameEnd):
+                        assert frame is not None
+                        decoded, frame = await frame.finish(), None
+                        yield decoded
+                    else:
+                        assert frame is not None
+                        await frame.feed(event)
+            scanner.close()
+        except (WireError, CodecError) as error:
+            raise as_object_error(error) from error
+        finally:
+            if frame is not None:
+                frame.close()
+
+    def _start(self, start: FrameStart) -> "_OpenFrame":
+        header = start.header
+        if max(header.original_size, header.compressed_size) > LARGE_FRAME:
+            return _LargeFrame(self._workshop, start)
+        need = header.original_size + header.compressed_size
+        if need > self._reservation.held:
+            self._reservation.grow(need - self._reservation.held)
+        return _Frame(self._workshop, start)
+
+    def may_read_ahead(self) -> bool:
+        """Reserve a second frame's memory, if there is plenty."""
+        return self._reservation.extend(self._reservation.held)
+
+
+class _Frame:
+    """A frame whose payload is gathered in memory and decoded at its end."""
+
+    def __init__(self, workshop: Workshop, start: FrameStart) -> None:
+        self._workshop = workshop
+        self._start = start
+        self._payload: list[bytes | memoryview] = []
+
+    async def feed(self, piece: bytes | memoryview) -> None:
+        self._payload.append(piece)
+
+    async def finish(self) -> DecodedFrame:
+        header = self._start.header
+        payload, self._payload = self._payload, []
+        codecs = self._workshop.codecs
+        if header.original_size <= INLINE_ORIGINAL:
+            pieces = decoder.decode_frame(header, payload, codecs)
+        else:
+            loop = asyncio.get_running_loop()
+            pieces = await loop.run_in_executor(
+                self._workshop.lanes.codec, decoder.decode_frame, header, payload, codecs
+            )
+        plain = Spool(self._workshop.lanes.disk, memory_limit=LARGE_FRAME)
+        await plain.append(pieces)
+        return DecodedFrame(header, self._start.offset, plain)
+
+    def close(self) -> None:
+        self._payload = []
+
+
+class _LargeFrame:
+    """A frame decoded piece by piece into a spool."""
+
+    def __init__(self, workshop: Workshop, start: FrameStart) -> None:
+        self._workshop = workshop
+        self._start = start
+        header = start.header
+        self._decoder = decoder.FrameDecoder(header, workshop.codecs.get(header.codec))
+        self._plain = Spool(workshop.lanes.disk, directory=workshop.spool_directory)
+
+    async def feed(self, piece: bytes | memoryview) -> None:
+        loop = asyncio.get_running_loop()
+        codec = self._workshop.lanes.codec
+        await self._plain.append(await loop.run_in_executor(codec, self._decoder.feed, piece))
+
+    async def finish(self) -> DecodedFrame:
+        self._decoder.finish()
+        return DecodedFrame(self._start.header, self._start.offset, self._plain)
+
+    def close(self) -> None:
+        self._plain.close()
+
+
+_OpenFrame = _Frame | _LargeFrame
+
+
+class ReadAhead:
+    """Decodes the next frame while the one before is being sent; `aclose` it in every path."""
+
+    def __init__(self, frames: AsyncGenerator[DecodedFrame, None]) -> None:
+        self._frames = frames
+        self._next: asyncio.Task[DecodedFrame | None] | None = None
+
+    async def _advance(self) -> DecodedFrame | None:
+        return await anext(self._frames, None)
+
+    def __aiter__(self) -> AsyncIterator[DecodedFrame]:
+        return self
+
+    async def __anext__(self) -> DecodedFrame:
+        loop = asyncio.get_running_loop()
+        task = self._next if self._next is not None else loop.create_task(self._advance())
+        self._next = None
+        frame = await task
+        if frame is None:
+            raise StopAsyncIteration
+        self._next = loop.create_task(self._advance())
+        return frame
+
+    async def aclose(self) -> None:
+        """Stop decoding ahead and drop what was decoded."""
+        task, self._next = self._next, None
+        if task is not None:
+            task.cancel()
+            (outcome,) = await asyncio.gather(task, return_exceptions=True)
+            if isinstance(outcome, DecodedFrame):
+                outcome.close()
+        await self._frames.aclose()
+
+
+Frames = AsyncGenerator[DecodedFrame, None] | ReadAhead
+
+
+async def plaintext(frames: Frames, skip: int, take: int) -> AsyncGenerator[bytes, None]:
+    """Yield `take` bytes of the frames' plaintext after the first `skip`.
+
+    Raises DamagedObject when the frames hold less.
+    """
+    position, end = 0, skip + take
+    async with aclosing(frames):
+        async for frame in frames:
+            try:
+                low = max(skip - position, 0)
+                high = min(end - position, frame.plain.length)
+                if low < high:
+                    async for piece in frame.plain.read(low, high):
+                        yield piece
+                position += frame.plain.length
+            finally:
+                frame.close()
+            if position >= end:
+                return
+    msg = f"frames hold {position} of {end} bytes"
+    raise DamagedObject(msg)
+
+
+async def whole_plaintext(
+    frames: Frames, size: int, crc: int | None
+) -> AsyncGenerator[bytes, None]:
+    """Yield a whole object of `size` bytes whose CRC-32C is `crc`, when that is known.
+
+    The frame that completes the object is handed on only when length and checksum of everything
+    agree, so frames that are missing, repeated or out of order never make a complete answer.
+    Raises DamagedObject.
+    """
+    length = running = 0
+    async with aclosing(frames):
+        async for frame in frames:
+            try:
+                length += frame.plain.length
+                running = combine(running, frame.header.crc32c, frame.plain.length)
+                if length > size or (length == size and crc not in {None, running}):
+                    break
+                async for piece in frame.plain.read():
+                    yield piece
+            finally:
+                frame.close()
+        else:
+            if length == size and crc in {None, running}:
+                return
+    msg = f"frames hold {length} bytes with CRC-32C {running}, not {size} with {crc}"
+    raise DamagedObject(msg)

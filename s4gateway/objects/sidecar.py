@@ -1,0 +1,187 @@
+"""The frame index beside an object: `<key>.s4index`, read, checked, written and removed.
+
+Rule: a sidecar only ever makes reads cheaper. It is believed when it is bound to the live object's
+ETag and size and its frames lie inside that object; anything else counts as absent. No failure here
+fails a client's request.
+"""
+
+import asyncio
+import logging
+from typing import Final
+
+from s4gateway.backend.base import Backend, BackendError, Body
+from s4gateway.objects.cache import IndexCache, ObjectName
+from s4gateway.objects.lanes import Lanes
+from s4gateway.wire import keys
+from s4gateway.wire.errors import SidecarError
+from s4gateway.wire.index import FrameIndex
+
+CONTENT_TYPE: Final = "application/x-s4-index"
+READ_LIMIT: Final = 64 * 1024 * 1024
+_INLINE_DECODE: Final = 64 * 1024  # larger ones are decoded on a thread
+_BATCH: Final = 1000
+_PENDING_LIMIT: Final = 100_000
+_BATCH_DELAY: Final = 0.05  # seconds in which removals gather into one request
+
+_log = logging.getLogger("s4.sidecar")
+
+
+class Sidecars:
+    """Reads and writes sidecars with the gateway's own identity; keeps the decoded ones."""
+
+    def __init__(self, backend: Backend, cache: IndexCache, lanes: Lanes) -> None:
+        self._backend = backend
+        self._cache = cache
+        self._lanes = lanes
+        self.removals = PendingRemovals(backend)
+
+    async def load(self, name: ObjectName, etag: str, stored_size: int) -> FrameIndex | None:
+        """Return the index of exactly this version; None when there is none to be trusted."""
+        known, index = self._cache.lookup(name, etag)
+        if known:
+            return index
+        try:
+            index = await self._fetch(name, etag, stored_size)
+        except BackendError as error:
+            if not getattr(error, "missing", False):
+                _log.warning(
+                    "sidecar unreadable", extra={"fields": {"bucket": name[0], "error": str(error)}}
+                )
+                return None  # not remembered: the next read asks again
+            index = None
+        self._cache.remember(name, etag, index)
+        return index
+
+    async def _fetch(self, name: ObjectName, etag: str, stored_size: int) -> FrameIndex | None:
+        bucket, key = name
+        async with await self._backend.get(bucket, keys.sidecar_key(key)) as stream:
+            length = stream.head.content_length
+            if length is None or length > READ_LIMIT:
+                return None
+            data = await stream.read(READ_LIMIT)
+        try:
+            if len(data) <= _INLINE_DECODE:
+                index = FrameIndex.decode(data)
+            else:
+                loop = asyncio.get_running_loop()
+                index = await loop.run_in_executor(self._lanes.codec, FrameIndex.decode, data)
+        except SidecarError as error:
+            _log.warning(
+                "sidecar refused", extra={"fields": {"bucket": bucket, "error": str(error)}}
+            )
+            return None
+        return index if _is_usable(index, etag, stored_size) else None
+
+    async def write(self, name: ObjectName, index: FrameIndex, etag: str, size: int) -> bool:
+        """Store the index of the version just written; False when that failed."""
+        bucket, key = name
+        bound = index.bind(etag, size)
+        self.removals.cancel(name)
+        try:
+            await self._backend.put(
+                bucket,
+                keys.sidecar_key(key),
+                Body.of(bound.encode()),
+                [("content-type", CONTENT_TYPE)],
+            )
+        except BackendError as error:
+            _log.warning(
+                "sidecar not written", extra={"fields": {"bucket": bucket, "error": str(error)}}
+            )
+            return False
+        self._cache.remember(name, etag, bound)
+        return True
+
+    async def remove(self, name: ObjectName) -> None:
+        """Delete the sidecar now."""
+        bucket, key = name
+        try:
+            await self._backend.delete(bucket, keys.sidecar_key(key))
+        except BackendError as error:
+            _log.warning(
+                "sidecar not removed", extra={"fields": {"bucket": bucket, "error": str(error)}}
+            )
+
+    async def close(self) -> None:
+        """Carry out what is pending."""
+        await self.removals.close()
+
+
+def _is_usable(index: FrameIndex, etag: str, stored_size: int) -> bool:
+    if not len(index) or index.sse is not None or not index.is_bound_to(etag, stored_size):
+        return False
+    last = index[len(index) - 1]
+    return (
+        index.is_contiguous
+        and last.compressed_offset + last.compressed_size <= stored_size
+        and index.total_padded <= stored_size
+    )
+
+
+class PendingRemovals:
+    """Sidecars that may exist and no longer describe anything, deleted many at a time.
+
+    A small object overwrites whatever stood at its key, perhaps a large one with a sidecar. Asking
+    each time would double the requests of small writes, and a stale sidecar is harmless, so the
+    keys gather for a moment and go in one DeleteObjects. What does not fit the bound is left to
+    `sweep-orphan-sidecars`.
+    """
+
+    def __init__(self, backend: Backend) -> None:
+        self._backend = backend
+        self._pending: dict[str, dict[str, None]] = {}
+        self._count = 0
+        self._task: asyncio.Task[None] | None = None
+        self._closed = False
+
+    def add(self, name: ObjectName) -> None:
+        """Remove the sidecar of `name` soon."""
+        if self._count >= _PENDING_LIMIT:
+            return
+        bucket, key = name
+        waiting = self._pending.setdefault(bucket, {})
+        if key not in waiting:
+            waiting[key] = None
+            self._count += 1
+        if self._task is None and not self._closed:
+            self._task = asyncio.get_running_loop().create_task(self._run())
+
+    def cancel(self, name: ObjectName) -> None:
+        """A new sidecar is about to be written for `name`."""
+        bucket, key = name
+        waiting = self._pending.get(bucket)
+        if waiting is not None and key in waiting:
+            del waiting[key]
+            self._count -= 1
+
+    async def _run(self) -> None:
+        try:
+            while self._pending:
+                await asyncio.sleep(_BATCH_DELAY)
+                await self.flush()
+        finally:
+            self._task = None
+
+    async def flush(self) -> None:
+        """Carry out what is pending now."""
+        for bucket in list(self._pending):
+            waiting = self._pending.pop(bucket)
+            names = list(waiting)
+            self._count -= len(names)
+            for first in range(0, len(names), _BATCH):
+                batch = [keys.sidecar_key(key) for key in names[first : first + _BATCH]]
+                try:
+                    await self._backend.delete_many(bucket, batch)
+                except BackendError as error:
+                    _log.warning(
+                        "sidecars not removed",
+                        extra={"fields": {"bucket": bucket, "error": str(error)}},
+                    )
+
+    async def close(self) -> None:
+        """Carry out what is pending, then accept no more."""
+        self._closed = True
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+        await self.flush()

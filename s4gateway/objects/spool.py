@@ -1,0 +1,86 @@
+"""Bytes on their way between a client and the store, whose length must be known before they leave.
+
+Rule: the first `memory_limit` bytes stay in memory, the rest goes to a temporary file without a
+name, so that neither a crash nor kill -9 leaves anything behind. The file is written and read
+on the disk executor. A spool is written once, in order, then read any number of times.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Final
+
+from s4gateway.objects.unnamed_file import Piece, UnnamedFile
+
+MEMORY_LIMIT: Final = 2 * 1024 * 1024
+READ_SIZE: Final = 1024 * 1024
+
+
+class Spool:
+    """A growing run of bytes: memory first, then a file."""
+
+    __slots__ = ("_directory", "_executor", "_file", "_limit", "_pieces", "length")
+
+    def __init__(
+        self,
+        executor: ThreadPoolExecutor,
+        *,
+        directory: Path | None = None,
+        memory_limit: int = MEMORY_LIMIT,
+    ) -> None:
+        self._executor = executor
+        self._directory = directory
+        self._limit = memory_limit
+        self._pieces: list[Piece] = []
+        self._file: UnnamedFile | None = None
+        self.length = 0
+
+    @property
+    def in_memory(self) -> bool:
+        """No file was needed so far."""
+        return self._file is None
+
+    async def append(self, pieces: Sequence[Piece]) -> None:
+        """Add `pieces`, which must not change afterwards; raises OSError when the disk is full."""
+        self._pieces.extend(pieces)
+        self.length += sum(map(len, pieces))
+        if self._file is None and self.length <= self._limit:
+            return
+        waiting, self._pieces = self._pieces, []
+        if self._file is None:
+            self._file = UnnamedFile(self._directory)
+        loop = asyncio.get_running_loop()
+        await loop.run_in_executor(self._executor, self._file.append, waiting)
+
+    def pieces(self) -> list[Piece]:
+        """Everything, of a spool that is still in memory."""
+        assert self.in_memory
+        return self._pieces
+
+    async def read(self, start: int = 0, end: int | None = None) -> AsyncIterator[bytes]:
+        """Yield the bytes of [start, end) in pieces of at most READ_SIZE."""
+        end = self.length if end is None else end
+        if self._file is None:
+            position = 0
+            for piece in self._pieces:
+                low, high = max(start - position, 0), min(end - position, len(piece))
+                if low < high:
+                    yield bytes(piece) if (low, high) == (0, len(piece)) else bytes(piece[low:high])
+                position += len(piece)
+            return
+        loop = asyncio.get_running_loop()
+        while start < end:
+            count = min(READ_SIZE, end - start)
+            data = await loop.run_in_executor(self._executor, self._file.read, count, start)
+            if not data:
+                msg = f"spool file ends at {start} of {end} bytes"
+                raise OSError(msg)
+            start += len(data)
+            yield data
+
+    def close(self) -> None:
+        """Drop the bytes and the file; harmless when repeated."""
+        self._pieces = []
+        if self._file is not None:
+            self._file.close()
