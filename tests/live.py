@@ -142,7 +142,7 @@ def issue_tls(folder: Path) -> Tls:
 def seaweedfs(folder: Path) -> Iterator[Seaweedfs]:
     """A SeaweedFS of its own in `folder`, run by the code behind `s4 --embedded`."""
     server = embedded.EmbeddedServer(folder)
-    with _loop_thread() as loop:
+    with loop_thread() as loop:
         running = asyncio.run_coroutine_threadsafe(server.start(), loop).result()
         try:
             yield Seaweedfs(
@@ -153,7 +153,7 @@ def seaweedfs(folder: Path) -> Iterator[Seaweedfs]:
 
 
 @contextlib.contextmanager
-def _loop_thread() -> Iterator[asyncio.AbstractEventLoop]:
+def loop_thread() -> Iterator[asyncio.AbstractEventLoop]:
     """An event loop that runs as long as the block: asyncio kills its children with their loop."""
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever, name="servers", daemon=True)

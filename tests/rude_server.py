@@ -58,6 +58,12 @@ class Exchange:
         await self.send(f"HTTP/1.1 {status} Whatever\r\n{head}\r\n".encode() + body)
 
     async def stall(self) -> None:
+        """Say nothing until the client goes away."""
+        await self.reader.read()
+        self.close()
+
+    async def freeze(self) -> None:
+        """Say nothing and take nothing."""
         await asyncio.Event().wait()
 
     def reset(self) -> None:
@@ -81,6 +87,7 @@ class RudeServer:
     requests: list[Request] = field(default_factory=list)
     connections: int = 0
     open_connections: int = 0
+    all_closed: asyncio.Event = field(default_factory=asyncio.Event)
     _tasks: set["asyncio.Task[None]"] = field(default_factory=set)
 
     async def _handle(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -89,6 +96,7 @@ class RudeServer:
         self._tasks.add(task)
         self.connections += 1
         self.open_connections += 1
+        self.all_closed.clear()
         try:
             number = 0
             while not writer.is_closing() and (request := await self._read(reader)) is not None:
@@ -99,6 +107,8 @@ class RudeServer:
             pass  # a rude server cares for nobody's manners
         finally:
             self.open_connections -= 1
+            if not self.open_connections:
+                self.all_closed.set()
             self._tasks.discard(task)
             writer.close()
 

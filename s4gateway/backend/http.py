@@ -16,7 +16,7 @@ from typing import Self
 
 import aiohttp
 import yarl
-from aiohttp import abc, client_exceptions, payload, typedefs
+from aiohttp import abc, client_exceptions, http_exceptions, payload, typedefs
 from multidict import CIMultiDict
 
 from s4gateway.backend import base
@@ -141,7 +141,7 @@ async def _translate_early(
 
 
 def _translated(error: Exception) -> base.BackendError:
-    text = str(error) or type(error).__name__
+    text = str(error) or ("timed out" if isinstance(error, TimeoutError) else type(error).__name__)
     match error:
         case client_exceptions.ClientConnectorCertificateError():
             return base.BackendUnavailable(text, retryable=False, unsent=True)
@@ -158,12 +158,15 @@ def _translated(error: Exception) -> base.BackendError:
 class HttpResponse(base.ObjectStream):
     """An answer whose head has arrived and whose body has not been read."""
 
-    __slots__ = ("_ended", "_owner", "_response", "head")
+    __slots__ = ("_ended", "_owner", "_response", "_timeout", "head")
 
-    def __init__(self, owner: "HttpClient", response: aiohttp.ClientResponse) -> None:
+    def __init__(
+        self, owner: "HttpClient", response: aiohttp.ClientResponse, timeout: float
+    ) -> None:
         self.head = base.Head(response.status, Headers(response.raw_headers))
         self._owner: HttpClient | None = owner
         self._response = response
+        self._timeout = timeout
         self._ended = False
 
     async def read(self, limit: int) -> bytes:
@@ -187,10 +190,17 @@ class HttpResponse(base.ObjectStream):
             if self._ended:
                 raise StopAsyncIteration
             raise base.BackendProtocolError("the answer was closed before its body was read")
+        content = self._response.content
         try:
-            piece = await self._response.content.readany()
+            piece = content.read_nowait()  # most pieces are there already; waiting costs a timer
+            if not piece and not content.at_eof():
+                async with asyncio.timeout(self._timeout):
+                    piece = await content.readany()
         except BaseException as error:
+            fault = self._fault()
             await self.close()
+            if isinstance(error, TimeoutError) and fault is not None:
+                raise base.BackendProtocolError(f"malformed body: {fault}") from error
             if isinstance(error, (aiohttp.ClientError, TimeoutError)):
                 raise _translated(error) from error
             raise
@@ -199,6 +209,13 @@ class HttpResponse(base.ObjectStream):
             await self.close()
             raise StopAsyncIteration
         return piece
+
+    def _fault(self) -> BaseException | None:
+        """What the parser choked on: the library does not wake the body's reader for it."""
+        connection = self._response.connection
+        protocol = None if connection is None else connection.protocol
+        fault = None if protocol is None else protocol.exception()
+        return fault if isinstance(fault, http_exceptions.HttpProcessingError) else None
 
     async def close(self) -> None:
         """Drop the connection unless the body has arrived whole."""
@@ -311,7 +328,7 @@ class HttpClient:
             if isinstance(error, (aiohttp.ClientError, ValueError, RuntimeError)):
                 raise base.BackendProtocolError(f"request not sent: {error}") from error
             raise
-        response = HttpResponse(self, answer)
+        response = HttpResponse(self, answer, timeout)
         if fault := _fault(method, response.head, upload):
             await response.close()
             raise base.BackendProtocolError(fault)

@@ -4,10 +4,11 @@ Compressed streams are those of libzstd's streaming API with no size pledged, no
 thread, which is what the format's other writers produce byte for byte; the CRC-32C in the frame
 header stands in for zstd's own checksum.
 
-Decompression keeps three promises the library does not make. Nothing beyond the limit is produced:
-output leaves libzstd in blocks and the block that goes too far ends it, whatever sizes the stream
-claims. A payload may be several zstd frames, skippable ones included. It must end between two of
-them: the streaming writer does not tell, so the frame grammar is followed alongside.
+Decompression keeps three promises the library does not make. Little is produced beyond the limit,
+whatever sizes the stream claims: the frame grammar is followed ahead of libzstd, which gets its
+input in portions that cannot become more than a MiB. A payload may be several zstd frames,
+skippable ones included. It must end between two of them, which libzstd's streaming writer does not
+tell and the grammar does.
 
 A context costs more to make than a small body to compress, and serves one stream at a time. A
 stream takes one from a free list and gives it back at its end; one that is abandoned or fails keeps
@@ -33,8 +34,9 @@ MAX_WINDOW: Final = 128 * 1024**2
 _MAX_IDLE: Final = 8
 _MAX_IDLE_BYTES: Final = 96 * 1024**2
 
-# Output leaves in pieces of two blocks: threads change places less often, and little is too much.
+# Output leaves libzstd in pieces of two blocks, so that threads change places less often.
 _PIECE: Final = 256 * 1024
+_PORTION_OUTPUT: Final = 1024 * 1024
 
 
 class Zstd:
@@ -128,12 +130,13 @@ class _ZstdCompressor:
 
 
 class _ZstdDecompressor:
-    __slots__ = ("_context", "_grammar", "_pool", "_sink", "_stream")
+    __slots__ = ("_context", "_grammar", "_limit", "_pool", "_sink", "_stream")
 
     def __init__(self, pool: _Pool[zstandard.ZstdDecompressor], limit: int) -> None:
         self._pool = pool
         self._context = pool.take()
-        self._sink = _Sink(limit)
+        self._limit = limit
+        self._sink = _Sink()
         self._grammar = _Grammar()
         self._stream: zstandard.ZstdDecompressionWriter | None = self._context.stream_writer(
             cast("IO[bytes]", self._sink), write_size=_PIECE
@@ -144,11 +147,12 @@ class _ZstdDecompressor:
         stream, self._stream = self._stream, None
         if stream is None:
             raise base.CodecError("codec-io", "the stream has ended")
-        try:
-            stream.write(data)
-        except zstandard.ZstdError as error:
-            raise base.CodecError("codec-io", str(error)) from error
-        self._grammar.follow(data)
+        position, end = 0, len(data)
+        while position < end:
+            stop = self._grammar.follow(data, position)
+            portion = data if stop - position == end else memoryview(data)[position:stop]
+            self._decode(stream, portion)
+            position = stop
         self._stream = stream
         return self._sink.drain()
 
@@ -160,22 +164,28 @@ class _ZstdDecompressor:
         if not self._grammar.between_frames:
             raise base.CodecError("codec-io", "the zstd frame is cut off")
 
+    def _decode(self, stream: zstandard.ZstdDecompressionWriter, portion: base.Buffer) -> None:
+        try:
+            stream.write(portion)
+        except zstandard.ZstdError as error:
+            self._sink.drain()
+            raise base.CodecError("codec-io", str(error)) from error
+        if self._sink.produced > self._limit:
+            self._sink.drain()  # a traceback may be kept, and would keep what came out
+            raise base.CodecError("bomb", f"more than {self._limit} bytes")
+
 
 class _Sink:
-    """Where libzstd's output goes, block by block; raises when there is too much of it."""
+    """Where libzstd's output goes. It never raises: the library leaks its buffer when it does."""
 
-    __slots__ = ("_limit", "_pieces", "_room")
+    __slots__ = ("_pieces", "produced")
 
-    def __init__(self, limit: int) -> None:
-        self._limit = limit
-        self._room = limit
+    def __init__(self) -> None:
         self._pieces: list[bytes] = []
+        self.produced = 0
 
     def write(self, piece: bytes) -> None:
-        self._room -= len(piece)
-        if self._room < 0:
-            self._pieces.clear()
-            raise base.CodecError("bomb", f"more than {self._limit} bytes")
+        self.produced += len(piece)
         self._pieces.append(piece)
 
     def drain(self) -> list[bytes]:
@@ -187,16 +197,19 @@ _SKIPPABLE_MAGIC_END: Final = b"\x2a\x4d\x18"
 _DICTIONARY_ID_SIZES: Final = (0, 1, 2, 4)
 _CONTENT_SIZE_SIZES: Final = (0, 2, 4, 8)
 _CHECKSUM_SIZE: Final = 4
+_RAW: Final = 0
 _RLE: Final = 1
+_MAX_BLOCK: Final = 128 * 1024
 
 
 class _Grammar:
-    """The frame grammar of RFC 8878 section 3.1, only as far as to know where a frame ends.
+    """The frame grammar of RFC 8878 section 3.1: where blocks and frames end, and no further.
 
-    It follows bytes that libzstd has already accepted, so it judges nothing.
+    It judges nothing. Of bytes that are no zstd it makes something, and libzstd, which sees them
+    next, refuses them.
     """
 
-    __slots__ = ("_checksum", "_head", "_in_frame", "_need", "_skip")
+    __slots__ = ("_checksum", "_head", "_in_frame", "_need", "_output", "_skip")
 
     _FRAME_HEAD: Final = 5  # magic number and frame header descriptor
     _SKIPPABLE_HEAD: Final = 8
@@ -208,28 +221,33 @@ class _Grammar:
         self._need = self._FRAME_HEAD
         self._skip = 0  # bytes before it
         self._checksum = 0
+        self._output = 0  # what can come out since the last stop, at most
 
     @property
     def between_frames(self) -> bool:
         return not (self._in_frame or self._head or self._skip)
 
-    def follow(self, data: base.Buffer) -> None:
-        position, end = 0, len(data)
+    def follow(self, data: base.Buffer, position: int) -> int:
+        """Follow `data` from `position` on; return where a portion for libzstd should stop."""
+        end = len(data)
         while True:
             position += self._skip
             if position >= end:
                 self._skip = position - end
-                return
+                return end
             self._skip = 0
             stop = position + self._need - len(self._head)
             self._head += data[position:stop]
-            position = stop
             if stop > end:
-                return
+                return end
+            position = stop
             if self._in_frame:
                 self._block()
             else:
                 self._frame()
+            if self._output > _PORTION_OUTPUT:
+                self._output = 0
+                return position
 
     def _frame(self) -> None:
         head = self._head
@@ -249,8 +267,9 @@ class _Grammar:
 
     def _block(self) -> None:
         head = int.from_bytes(self._head, "little")
-        stored = 1 if head >> 1 & 3 == _RLE else head >> 3
-        is_last = head & 1
+        is_last, kind, size = head & 1, head >> 1 & 3, head >> 3
+        stored = 1 if kind == _RLE else size
+        self._output += size if kind in {_RAW, _RLE} else _MAX_BLOCK
         self._next(stored + self._checksum * is_last, in_frame=not is_last)
 
     def _next(self, skip: int, *, in_frame: bool) -> None:

@@ -11,7 +11,7 @@ from datetime import datetime
 from s4gateway.backend.base import Backend
 from s4gateway.codecs.dispatcher import Dispatcher
 from s4gateway.gateway.auth import Caller
-from s4gateway.gateway.body import RequestBody
+from s4gateway.gateway.body import DOCUMENT_LIMIT, RequestBody
 from s4gateway.gateway.config import GatewayConfig
 from s4gateway.objects.cache import AttributeCache
 from s4gateway.objects.encoding import Workshop
@@ -73,6 +73,16 @@ class RequestContext:
         """The key, of a request that has one."""
         assert self.address.key is not None
         return self.address.key
+
+    async def read_document(self) -> bytes:
+        """Read a request document, verified, its memory reserved while it arrives."""
+        length = self.body.length
+        need = DOCUMENT_LIMIT if length is None else min(length, DOCUMENT_LIMIT)
+        reservation = self.services.workshop.budget.share(need)
+        try:
+            return await self.body.read()
+        finally:
+            reservation.release()
 
     @property
     def name(self) -> tuple[str, str]:

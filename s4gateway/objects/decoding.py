@@ -7,6 +7,7 @@ which other writers may make, takes no more memory than one of 16 MiB.
 """
 
 import asyncio
+from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator
 from contextlib import aclosing
 from dataclasses import dataclass
@@ -57,6 +58,7 @@ class FrameReader:
     def __init__(self, workshop: Workshop, reservation: Reservation) -> None:
         self._workshop = workshop
         self._reservation = reservation
+        self._ahead = 0  # frames decoded beside the one that is wanted next
 
     async def frames(
         self, source: AsyncIterable[bytes], *, offset: int = 0
@@ -64,6 +66,7 @@ class FrameReader:
         """Yield each data frame of `source`, whose first byte stands at `offset` of the body."""
         scanner = FrameScanner(offset=offset)
         frame: _OpenFrame | None = None
+        decoding: deque[_Decoding] = deque()
         try:
             async for data in source:
                 for event in scanner.feed(data):
@@ -71,17 +74,23 @@ class FrameReader:
                         frame = self._start(event)
                     elif isinstance(event, FrameEnd):
                         assert frame is not None
-                        decoded, frame = await frame.finish(), None
-                        yield decoded
+                        decoding.append(frame.finish())
+                        frame = None
+                        while len(decoding) > self._ahead:
+                            yield await decoding.popleft().result()
                     else:
                         assert frame is not None
                         await frame.feed(event)
             scanner.close()
+            while decoding:
+                yield await decoding.popleft().result()
         except (WireError, CodecError) as error:
             raise as_object_error(error) from error
         finally:
             if frame is not None:
                 frame.close()
+            for each in decoding:
+                each.abandon()
 
     def _start(self, start: FrameStart) -> "_OpenFrame":
         header = start.header
@@ -93,8 +102,32 @@ class FrameReader:
         return _Frame(self._workshop, start)
 
     def may_read_ahead(self) -> bool:
-        """Reserve a second frame's memory, if there is plenty."""
-        return self._reservation.extend(self._reservation.held)
+        """Decode two frames beside the one being sent, if there is plenty of memory."""
+        if not self._reservation.extend(2 * self._reservation.held):
+            return False
+        self._ahead = 1
+        return True
+
+
+@dataclass(frozen=True, slots=True)
+class _Decoding:
+    """A frame whose plaintext is there, or on its way from a codec thread."""
+
+    frame: DecodedFrame
+    pieces: "list[bytes] | asyncio.Future[list[bytes]]"
+
+    async def result(self) -> DecodedFrame:
+        pieces = self.pieces
+        if isinstance(pieces, asyncio.Future):
+            pieces = await pieces
+        await self.frame.plain.append(pieces)
+        return self.frame
+
+    def abandon(self) -> None:
+        """Nobody will ask for the result, nor for the failure."""
+        self.frame.close()
+        if isinstance(self.pieces, asyncio.Future):
+            self.pieces.add_done_callback(lambda done: done.cancelled() or done.exception())
 
 
 class _Frame:
@@ -108,20 +141,18 @@ class _Frame:
     async def feed(self, piece: bytes | memoryview) -> None:
         self._payload.append(piece)
 
-    async def finish(self) -> DecodedFrame:
-        header = self._start.header
+    def finish(self) -> "_Decoding":
         payload, self._payload = self._payload, []
+        header = self._start.header
+        plain = Spool(self._workshop.lanes.disk, memory_limit=LARGE_FRAME)
+        frame = DecodedFrame(header, self._start.offset, plain)
         codecs = self._workshop.codecs
         if header.original_size <= INLINE_ORIGINAL:
-            pieces = decoder.decode_frame(header, payload, codecs)
-        else:
-            loop = asyncio.get_running_loop()
-            pieces = await loop.run_in_executor(
-                self._workshop.lanes.codec, decoder.decode_frame, header, payload, codecs
-            )
-        plain = Spool(self._workshop.lanes.disk, memory_limit=LARGE_FRAME)
-        await plain.append(pieces)
-        return DecodedFrame(header, self._start.offset, plain)
+            return _Decoding(frame, decoder.decode_frame(header, payload, codecs))
+        loop = asyncio.get_running_loop()
+        codec = self._workshop.lanes.codec
+        work = loop.run_in_executor(codec, decoder.decode_frame, header, payload, codecs)
+        return _Decoding(frame, work)
 
     def close(self) -> None:
         self._payload = []
@@ -142,9 +173,9 @@ class _LargeFrame:
         codec = self._workshop.lanes.codec
         await self._plain.append(await loop.run_in_executor(codec, self._decoder.feed, piece))
 
-    async def finish(self) -> DecodedFrame:
+    def finish(self) -> "_Decoding":
         self._decoder.finish()
-        return DecodedFrame(self._start.header, self._start.offset, self._plain)
+        return _Decoding(DecodedFrame(self._start.header, self._start.offset, self._plain), [])
 
     def close(self) -> None:
         self._plain.close()

@@ -146,8 +146,8 @@ class ObjectEncoder:
         self._dispatcher = dispatcher
         self._digests = digests
         self._chunk_size = framing.pick_chunk_size(content_length)
-        self._reservation = workshop.budget.share(_BASE_WINDOW)
-        self._window = _BASE_WINDOW
+        self._window = min(_BASE_WINDOW, max(content_length or _BASE_WINDOW, SMALL_BODY))
+        self._reservation = workshop.budget.share(self._window)
         self._room = asyncio.Event()
         self._spool = Spool(workshop.lanes.disk, directory=workshop.spool_directory)
         self._stored_md5 = hashlib.md5(usedforsecurity=False)

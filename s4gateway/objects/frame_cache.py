@@ -17,6 +17,7 @@ from typing import Final
 from s4gateway.objects.unnamed_file import Piece, UnnamedFile
 
 DEFAULT_LIMIT: Final = 1024 * 1024 * 1024
+_INLINE_READ: Final = 256 * 1024  # bytes from the page cache that cost less than a thread hop
 _MAX_ENTRIES: Final = 512  # each holds a file descriptor
 
 FrameName = tuple[str, str, str, int]  # bucket, key, backend ETag, offset of the frame
@@ -44,14 +45,22 @@ class FrameCache:
     def __contains__(self, name: FrameName) -> bool:
         return name in self._entries
 
-    def read(self, name: FrameName, start: int, end: int) -> bytes | None:
+    async def read(self, name: FrameName, start: int, end: int) -> bytes | None:
         """Return plaintext bytes [start, end) of a frame; None when it is not kept."""
         entry = self._entries.get(name)
         if entry is None:
             return None
         self._entries.move_to_end(name)
-        data = entry[0].read(end - start, start)
-        return data if len(data) == end - start else None
+        file, count = entry[0], end - start
+        try:
+            if count <= _INLINE_READ:
+                data = file.read(count, start)
+            else:
+                loop = asyncio.get_running_loop()
+                data = await loop.run_in_executor(self._executor, file.read, count, start)
+        except OSError:  # evicted meanwhile
+            return None
+        return data if len(data) == count else None
 
     async def keep(self, name: FrameName, pieces: Sequence[Piece]) -> None:
         """Store a frame's plaintext; a full disk means that it is not kept."""

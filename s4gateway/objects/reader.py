@@ -44,7 +44,9 @@ from s4gateway.wire.index import FrameEntry, FrameIndex
 from s4gateway.wire.manifest import Form, Manifest
 
 _SHARE: Final = 1024 * 1024  # bytes a streamed read reserves before it knows its frames
-_CACHED_FRAMES: Final = 4  # ranges over at most this many frames are answered from the frame cache
+# Ranges of at most so many bytes and frames are answered in one piece, from the frame cache.
+_CACHED_RANGE: Final = 8 * 1024 * 1024
+_CACHED_FRAMES: Final = 4
 _CACHE_WORTHWHILE: Final = 128 * 1024  # bytes of plaintext below which decoding again is cheap
 _ONE_FRAME: Final = 1024 * 1024  # every writer stores objects up to this size as one frame
 
@@ -288,7 +290,7 @@ class ObjectReader:
         if plan is None:
             return await self._from_start(source, attributes, start, end, "no-plan")
         try:
-            if plan.last_frame - plan.first_frame < _CACHED_FRAMES:
+            if plan.take <= _CACHED_RANGE and _frame_count(plan) <= _CACHED_FRAMES:
                 return await self._from_frames(source, attributes, index, plan, (start, end))
             return await self._from_plan(source, attributes, plan, (start, end))
         except DamagedObject:
@@ -363,14 +365,31 @@ class ObjectReader:
     ) -> OpenObject:
         """Answer a range over few frames, each from the frame cache or decoded now."""
         counter = Counter()
-        pieces: list[bytes] = []
+        reservation = self._workshop.budget.share(plan.take)
+        try:
+            pieces = await self._gather(source, attributes, index, plan, span, counter)
+        except BaseException:
+            reservation.release()
+            raise
+        return OpenObject(attributes, *span, b"".join(pieces), counter, None, (reservation,))
+
+    async def _gather(
+        self,
+        source: Source,
+        attributes: Attributes,
+        index: FrameIndex,
+        plan: planning.RangePlan,
+        span: tuple[int, int],
+        counter: Counter,
+    ) -> list[bytes]:
         start, end = span
+        pieces: list[bytes] = []
         position = plan.first_frame
         while position <= plan.last_frame:
             entry = index[position]
             low = max(start - entry.original_offset, 0)
             high = min(end - entry.original_offset, entry.original_size)
-            data = self._frames.read(_frame_name(source, attributes, entry), low, high)
+            data = await self._frames.read(_frame_name(source, attributes, entry), low, high)
             if data is not None:
                 pieces.append(data)
                 position += 1
@@ -379,7 +398,7 @@ class ObjectReader:
             run = [index[each] for each in range(position, last + 1)]
             pieces += await self._decode_run(source, attributes, run, span, counter)
             position = last + 1
-        return OpenObject(attributes, start, end, b"".join(pieces), counter)
+        return pieces
 
     def _missing_run(
         self, source: Source, attributes: Attributes, index: FrameIndex, first: int, last: int
@@ -411,7 +430,7 @@ class ObjectReader:
             entry = run[0]
             low = max(span[0] - entry.original_offset, 0)
             high = min(span[1] - entry.original_offset, entry.original_size)
-            if (data := self._frames.read(names[0], low, high)) is not None:
+            if (data := await self._frames.read(names[0], low, high)) is not None:
                 return [data]
         mine: list[asyncio.Future[None]] = []
         for name in names:
@@ -467,6 +486,10 @@ class ObjectReader:
         size = frame.plain.length
         if used < size and size >= _CACHE_WORTHWHILE and frame.plain.in_memory:
             await self._frames.keep(name, frame.plain.pieces())
+
+
+def _frame_count(plan: planning.RangePlan) -> int:
+    return plan.last_frame - plan.first_frame + 1
 
 
 def _frame_name(

@@ -21,6 +21,7 @@ from s4gateway.s3 import xml
 from s4gateway.s3.errors import S3Error
 from s4gateway.s3.escaping import escape, unescape
 
+# Runs are possessive: an entry that does not fit is given up in the time it takes to read it.
 _ENTRY: Final = re.compile(
     r"""(?:
       <Key>(?P<key>[^<]*)</Key>
@@ -29,7 +30,7 @@ _ENTRY: Final = re.compile(
     | <Size>(?P<size>[0-9]{1,20})</Size>
     | <StorageClass>(?P<storage_class>[^<&]*)</StorageClass>
     | (?P<owner><Owner>(?:\s|<ID>[^<]*</ID>|<DisplayName>[^<]*</DisplayName>)*</Owner>)
-    | (?P<algorithms>(?:<ChecksumAlgorithm>[^<&]*</ChecksumAlgorithm>\s*+)+)
+    | (?P<algorithms>(?:<ChecksumAlgorithm>[^<&]*</ChecksumAlgorithm>\s*+)++)
     | <ChecksumType>(?P<checksum_type>[^<&]*)</ChecksumType>
     | \s++
     )*""",

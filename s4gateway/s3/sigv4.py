@@ -94,12 +94,13 @@ def signing_key(secret: str, date: str, region: str, service: str = "s3") -> byt
 
 def timestamp(moment: datetime) -> str:
     """ISO 8601 basic form in UTC: "20130524T000000Z"."""
-    if moment.tzinfo is not UTC:
-        moment = moment.astimezone(UTC)
-    return (
-        f"{moment.year:04}{moment.month:02}{moment.day:02}"
-        f"T{moment.hour:02}{moment.minute:02}{moment.second:02}Z"
-    )
+    utc = moment if moment.tzinfo is UTC else moment.astimezone(UTC)
+    return _timestamp(utc.year, utc.month, utc.day, utc.hour, utc.minute, utc.second)
+
+
+@lru_cache(maxsize=16)  # many requests share a second
+def _timestamp(year: int, month: int, day: int, hour: int, minute: int, second: int) -> str:
+    return f"{year:04}{month:02}{day:02}T{hour:02}{minute:02}{second:02}Z"
 
 
 def parse_timestamp(text: str) -> datetime | None:
@@ -419,12 +420,15 @@ def _canonical_headers(head: RequestHead, signed_headers: str, presigned: bool) 
     cannot know the payload hash its user sends. Proxies drop "content-length: 0": a signed
     Content-Length that did not arrive counts as 0.
     """
-    fields: dict[bytes, bytes] = {}
-    for name, value in head.headers.raw:
-        fields[name] = b"%b,%b" % (fields[name], value) if name in fields else value
+    raw = head.headers.raw
+    fields = dict(raw)
+    if len(fields) != len(raw):
+        fields = {}
+        for name, value in raw:
+            fields[name] = b"%b,%b" % (fields[name], value) if name in fields else value
     wire_names = signed_headers.encode("utf-8", "replace")
     names = wire_names.split(b";")
-    unsigned = [name for name in fields if name.startswith(b"x-amz-") and name not in names]
+    unsigned = [name for name in fields if name[:6] == b"x-amz-" and name not in names]
     if b"host" not in names:
         unsigned.append(b"host")
     if unsigned:

@@ -1,4 +1,4 @@
-"""A listener on a free port inside the test's own uvloop, and small applications to put behind it."""
+"""A listener on a free port in the test's own uvloop, and small applications to put behind it."""
 
 import asyncio
 import contextlib
@@ -30,8 +30,6 @@ def in_uvloop(test: Test) -> Callable[..., None]:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(asyncio.wait_for(test(*args, **kwargs), DEADLINE))
 
-    del run.__wrapped__  # type: ignore[attr-defined] # pytest-asyncio looks through it
-    run.__signature__ = __import__("inspect").signature(test)  # type: ignore[attr-defined]
     return run
 
 
@@ -42,6 +40,7 @@ class Served:
     port: int
     listener: protocol.Listener
     notes: list[str] = field(default_factory=list)
+    clients: "list[Client]" = field(default_factory=list)
     tls: ssl.SSLContext | None = None
 
     async def connect(self) -> "Client":
@@ -49,7 +48,8 @@ class Served:
         reader, writer = await asyncio.open_connection(
             "127.0.0.1", self.port, ssl=self.tls, limit=1 << 20
         )
-        return Client(reader, writer)
+        self.clients.append(Client(reader, writer))
+        return self.clients[-1]
 
 
 @dataclass
@@ -85,10 +85,12 @@ class Client:
             return await self.reader.read()
         return b""
 
-    async def close(self) -> None:
-        self.writer.close()
-        with contextlib.suppress(ConnectionError):
-            await self.writer.wait_closed()
+    async def read_until_reset(self) -> None:
+        """Read; returns when the connection is reset, fails when it ends cleanly."""
+        with contextlib.suppress(ConnectionResetError):
+            while await self.reader.read(1 << 20):
+                pass
+            raise AssertionError("a clean end")
 
 
 @contextlib.asynccontextmanager
@@ -104,9 +106,12 @@ async def served(
     listener = protocol.Listener(app, limits, note=notes.append, exempt=exempt)
     loop = asyncio.get_running_loop()
     server = await loop.create_server(listener, "127.0.0.1", 0, ssl=tls)
+    running = Served(server.sockets[0].getsockname()[1], listener, notes, tls=trust)
     try:
-        yield Served(server.sockets[0].getsockname()[1], listener, notes, trust)
+        yield running
     finally:
+        for client in running.clients:
+            client.writer.transport.abort()
         server.close()
         tasks = set(listener.state.tasks)
         listener.abort()

@@ -146,6 +146,25 @@ async def test_an_unreadable_key_file_is_named_and_not_replaced(tmp_path: Path, 
     assert path.read_text() == content
 
 
+async def test_identities_added_to_the_key_file_are_kept_and_the_first_is_ours(tmp_path: Path):
+    identities = [
+        {
+            "name": name,
+            "credentials": [{"accessKey": f"KEY-{name}", "secretKey": f"secret of {name}"}],
+            "actions": ["Admin"],
+        }
+        for name in ("gateway", "other")
+    ]
+    (tmp_path / "s3.json").write_text(json.dumps({"identities": identities}))
+    server = embedded.EmbeddedServer(tmp_path)
+    endpoint = await server.start()
+    try:
+        assert (endpoint.access_key, endpoint.secret_key) == ("KEY-gateway", "secret of gateway")
+        assert json.loads((tmp_path / "s3.json").read_text())["identities"] == identities
+    finally:
+        await server.stop()
+
+
 async def test_a_directory_that_cannot_be_made_is_one_line(tmp_path: Path):
     (tmp_path / "file").write_text("")
     with pytest.raises(embedded.EmbeddedError, match=r"Not a directory|File exists"):

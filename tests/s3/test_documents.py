@@ -332,6 +332,15 @@ def test_what_is_no_page_is_the_services_fault_not_the_clients(data: bytes):
     assert refusal(data).code == "InternalError"
 
 
+@pytest.mark.parametrize(
+    "run",
+    [" ", "<ChecksumAlgorithm>A</ChecksumAlgorithm>", "<Owner> </Owner>", "<Key>k</Key>"],
+)
+def test_a_long_run_that_does_not_fit_is_given_up_at_once(run: str):
+    inner = f"<Contents>{run * 5000}<Key>k</Key><Size>1</Size><Novelty/></Contents>"
+    assert ListPage.parse(listing(inner)).contents[0].key == "k"
+
+
 def test_a_page_is_bounded():
     assert refusal(listing(AWS_V2), max_bytes=100).code == "InternalError"
 

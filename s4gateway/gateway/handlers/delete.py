@@ -19,7 +19,6 @@ from s4gateway.s3.errors import S3Error
 from s4gateway.wire import keys
 
 _MOST_KEYS: Final = 1000
-_LARGEST_REQUEST: Final = 8 * 1024 * 1024  # bytes; 1,000 keys of 1 KiB, escaped, are below
 _LARGEST_ANSWER: Final = 8 * 1024 * 1024
 
 
@@ -37,7 +36,7 @@ async def delete_object(context: RequestContext) -> Outcome:
 
 async def delete_objects(context: RequestContext) -> Outcome:
     """Delete many objects; reserved keys are refused one by one."""
-    root = xml.parse(await context.body.read(_LARGEST_REQUEST))
+    root = xml.parse(await context.read_document())
     objects = list(root.findall("Object"))
     if root.tag != "Delete" or not 0 < len(objects) <= _MOST_KEYS:
         raise S3Error("MalformedXML")

@@ -22,7 +22,7 @@ async def forward(context: RequestContext) -> Outcome:
     headers = relay.forwarded_headers(context.headers)
     body: Body | None = None
     if context.head.method not in _WITHOUT_BODY:
-        data = await context.body.read()
+        data = await context.read_document()
         body = Body.of(data) if data or context.body.is_announced else None
         headers += _trailing_checksums(context)
     stream = await context.backend.forward(
