@@ -21,8 +21,6 @@ Piece = bytes | memoryview
 
 # Bytes of a request body that is a document; 1,000 keys of 1 KiB, escaped, are below it.
 DOCUMENT_LIMIT: Final = 8 * 1024 * 1024
-    16 * 1024 * 1024
-)  # bytes of a request body that is a document, not an object
 
 
 class ClientGone(Exception):
