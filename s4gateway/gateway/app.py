@@ -15,6 +15,7 @@ from s4gateway.gateway.context import Services
 from s4gateway.gateway.exchange import Exchange
 from s4gateway.gateway.generation import GenerationHolder
 from s4gateway.gateway.metrics import Metrics
+from s4gateway.gateway.observed import ObservedBackend
 from s4gateway.objects.budget import ByteBudget
 from s4gateway.objects.cache import AttributeCache, IndexCache
 from s4gateway.objects.encoding import Workshop
@@ -43,6 +44,7 @@ class S4App:
         metrics: Metrics,
         generations: GenerationHolder,
     ) -> None:
+        backend = ObservedBackend(backend, metrics)
         self.draining = False
         self.in_flight = 0
         self._lanes = Lanes(config.codec_threads)

@@ -130,8 +130,10 @@ def _access_json(fields: Mapping[str, object]) -> str:
     now = time.time()
     parts = [f'{{"time":"{_stamp(now)}","level":"info","logger":"s4.access","event":"request"']
     for name, value in fields.items():
-        if type(value) is str:
+        if isinstance(value, str):
             parts.append(f',"{name}":{_json_string(value)}')
+        elif type(value) in _NUMBERS:
+            parts.append(f',"{name}":{value}')
         else:
             parts.append(f',"{name}":{_ENCODER.encode(value)}')
     parts.append("}\n")
@@ -200,6 +202,7 @@ class PrettyFormatter(logging.Formatter):
         return redact(text)
 
 
+_NUMBERS: Final = frozenset((int, float))  # not bool, which is written in words
 _json_string: Final = json.encoder.encode_basestring
 _ENCODER: Final = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), default=str)
 _PLAIN: Final = re.compile(r"[^\s\"'=\\\x00-\x1f\x7f-\x9f\u2028\u2029]+").fullmatch
