@@ -164,7 +164,7 @@ def _is_valid(lease: Lease, now: datetime) -> bool:
 class Environment:
     """AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_SESSION_TOKEN."""
 
-    environ: Mapping[str, str]
+    environ: Mapping[str, str] = field(repr=False)
     name: str = "environment"
 
     async def load(self, now: datetime) -> Lease | None:
@@ -181,7 +181,7 @@ class Environment:
 class SharedFiles:
     """The profile of ~/.aws/credentials and ~/.aws/config, or the files the environment names."""
 
-    environ: Mapping[str, str]
+    environ: Mapping[str, str] = field(repr=False)
     home: Path
     name: str = "shared files"
 
@@ -227,7 +227,7 @@ class WebIdentity:
     https://docs.aws.amazon.com/STS/latest/APIReference/API_AssumeRoleWithWebIdentity.html
     """
 
-    environ: Mapping[str, str]
+    environ: Mapping[str, str] = field(repr=False)
     name: str = "web identity"
 
     async def load(self, now: datetime) -> Lease | None:
@@ -268,7 +268,7 @@ class Container:
     https://docs.aws.amazon.com/sdkref/latest/guide/feature-container-credentials.html
     """
 
-    environ: Mapping[str, str]
+    environ: Mapping[str, str] = field(repr=False)
     name: str = "container endpoint"
 
     async def load(self, now: datetime) -> Lease | None:
@@ -300,7 +300,7 @@ class InstanceMetadata:
     https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/instance-metadata-security-credentials.html
     """
 
-    environ: Mapping[str, str]
+    environ: Mapping[str, str] = field(repr=False)
     name: str = "instance metadata"
     _roles: str = field(default="/latest/meta-data/iam/security-credentials/", repr=False)
 

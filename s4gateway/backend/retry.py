@@ -7,7 +7,6 @@ Those are repeated only when the store cannot have seen them. Waits have full ji
 (https://aws.amazon.com/builders-library/timeouts-retries-and-backoff-with-jitter/).
 """
 
-import math
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -71,7 +70,7 @@ class RetryPolicy:
         """
         if failed >= self.attempts:
             return None
-        ceiling = min(self.max_delay, math.ldexp(self.base_delay, failed - 1))
+        ceiling = min(self.max_delay, self.base_delay * 2.0 ** min(failed - 1, 60))
         wait = max(retry_after, ceiling * self.jitter())
         return None if elapsed + wait > self.deadline else wait
 

@@ -8,10 +8,9 @@ what bodies of gigabytes need. The rules it keeps:
   a limit in total. One sweep over all connections looks after every deadline, so a request that
   behaves costs no timer.
 * A body is not copied. Past the first segment of a long body nothing in it is for the HTTP parser,
-  so the segments go to the application as the socket gave them; a slow application stops the
-  reading, not the client's memory.
-* An answer is whole or visibly broken. A fault before the first byte of an answer is an S3 error
-  document; a fault after it resets the connection.
+  so the segments go to the application as the socket gave them.
+* A fault before the first byte of an answer is an S3 error document; a fault after it resets the
+  connection.
 
 Framing is RFC 9112; the answers of this file are S3 errors:
 https://docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html
@@ -22,7 +21,6 @@ import contextlib
 import fcntl
 import logging
 import math
-import re
 import socket
 import struct
 import sys
@@ -30,29 +28,26 @@ import termios
 import time
 import urllib.parse
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from email.utils import formatdate
 from typing import Final
 
 import httptools
 import uvicorn
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from uvicorn.server import ServerState
 
 from s4gateway.gateway import logs
+from s4gateway.gateway.cycle import Cycle
 from s4gateway.s3 import errors
 
 logger = logging.getLogger("s4.protocol")
 
-BODY_HIGH_WATER: Final = 512 * 1024  # bytes held for an application that does not ask for more
-EARLY_HIGH_WATER: Final = 64 * 1024  # the same before its first receive(): nobody is authenticated
-BODY_LOW_WATER: Final = 128 * 1024
 WRITE_HIGH_WATER: Final = 512 * 1024  # bytes written ahead of a client that reads slowly
 WRITE_LOW_WATER: Final = 128 * 1024
 
-_JOIN_BELOW: Final = 64 * 1024  # segments smaller than this are delivered together
 _BYPASS_ABOVE: Final = 64 * 1024  # a body with more than this to come does not pass the parser
 _PIPELINED: Final = 16  # requests a client may send ahead of their answers
 _DROP_BYTES: Final = 64 * 1024 * 1024  # read and dropped so that a refused client sees why
@@ -61,18 +56,10 @@ _REFUSABLE: Final = 256  # connections above the cap that are told so; more are 
 _IDLE, _HEADERS, _BODY, _ANSWER, _LINGER, _CLOSING = range(6)
 
 _NEVER: Final = math.inf
-_FRAMING: Final = frozenset((b"content-length", b"transfer-encoding", b"connection", b"date"))
-_BAD_NAME: Final = re.compile(rb'[\x00-\x20\x7f()<>@,;:\\[\]={}"]')
-_BAD_VALUE: Final = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 _VERSIONS: Final = frozenset(("1.0", "1.1"))
 _RESET_ON_CLOSE: Final = struct.pack("ii", 1, 0)  # struct linger, socket(7)
 _ASGI: Final = {"version": "3.0", "spec_version": "2.4"}
 HOST_ID: Final = "s4gateway"  # x-amz-id-2 of answers the application has no part in
-_DISCONNECT: Final[Message] = {"type": "http.disconnect"}
-
-
-class ClientGone(ConnectionError):
-    """Raised by send() when nobody is there to read: the application can stop working."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,8 +186,8 @@ class Listener:
 class Connection(HttpToolsProtocol):
     """The protocol object of one accepted connection."""
 
-    cycle: "Exchange"  # type: ignore[assignment] # the request whose bytes are arriving
-    pipeline: "deque[tuple[Exchange, ASGIApp]]"  # type: ignore[assignment]
+    cycle: Cycle  # type: ignore[assignment] # the request whose bytes are arriving
+    pipeline: "deque[tuple[Cycle, ASGIApp]]"  # type: ignore[assignment]
 
     def __init__(self, listener: Listener, loop: asyncio.AbstractEventLoop) -> None:
         super().__init__(listener.config, listener.state, {}, loop)
@@ -209,7 +196,7 @@ class Connection(HttpToolsProtocol):
         self.deadline = _NEVER  # loop time; the sweep calls expire() once it has passed
         self.over_cap = False
         self._phase = _IDLE
-        self._running: Exchange | None = None  # the request being answered
+        self._running: Cycle | None = None  # the request being answered
         self._deaf = False  # what arrives is dropped unread
         self._bypass = 0  # bytes of the body still to come that do not pass the parser
         self._header_bytes = 0
@@ -308,7 +295,7 @@ class Connection(HttpToolsProtocol):
         if self._refusal is not None:
             raise self._refusal  # stops the parser; _refuse_parse answers
         http_11 = scope["http_version"] == "1.1"
-        self.cycle = exchange = Exchange(
+        self.cycle = cycle = Cycle(
             self,
             scope,
             expects_continue=self.expect_100_continue and http_11,
@@ -316,41 +303,41 @@ class Connection(HttpToolsProtocol):
         )
         self._phase = _BODY
         self.deadline = (
-            _NEVER if exchange.expects_continue else self.loop.time() + self.limits.progress_seconds
+            _NEVER if cycle.expects_continue else self.loop.time() + self.limits.progress_seconds
         )
         app = self.listener.app
         if self.over_cap and not self.listener.exempt(scope["method"], scope["path"]):
             app = _slow_down
         if self._running is None:
-            self._start(exchange, app)
+            self._start(cycle, app)
         elif len(self.pipeline) < _PIPELINED:
             self.flow.pause_reading()
-            self.pipeline.append((exchange, app))
+            self.pipeline.append((cycle, app))
         else:
             self.listener.note("pipeline")
             self.abort()
 
     def on_body(self, body: bytes) -> None:
         """Hand a piece of the body to the request it belongs to."""
-        exchange = self.cycle
-        exchange.received += len(body)
-        if exchange.response_complete or exchange.disconnected:
+        cycle = self.cycle
+        cycle.received += len(body)
+        if cycle.response_complete or cycle.disconnected:
             self._drop(len(body))
         else:
-            exchange.put(body)
+            cycle.put(body)
 
     def on_message_complete(self) -> None:
         """End the body."""
-        exchange = self.cycle
-        exchange.more_body = False
-        exchange.message_event.set()
+        cycle = self.cycle
+        cycle.more_body = False
+        cycle.message_event.set()
         if self._phase == _BODY:
             self._phase = _ANSWER
             self.deadline = _NEVER
             if self.flow.write_paused:
                 self._watch_writing()
         elif self._phase == _LINGER:
-            if exchange.keep_alive:
+            if cycle.keep_alive:
                 self._rest()
             else:
                 self.end()
@@ -369,16 +356,16 @@ class Connection(HttpToolsProtocol):
         if self._phase == _BODY:
             self.deadline = _NEVER
 
-    def answered(self, exchange: "Exchange") -> None:
+    def answered(self, cycle: Cycle) -> None:
         """An answer is complete: go on with the next request, or end the connection."""
         self.server_state.total_requests += 1
         self._running = None
         if self.transport.is_closing():
             return
         self.flow.resume_reading()
-        if exchange.more_body:
-            self._linger(exchange)
-        elif not exchange.keep_alive:
+        if cycle.more_body:
+            self._linger(cycle)
+        elif not cycle.keep_alive:
             self.end()
         elif self.pipeline:
             self._start(*self.pipeline.popleft())
@@ -421,8 +408,8 @@ class Connection(HttpToolsProtocol):
 
     def shutdown(self) -> None:
         """Drain: an idle connection ends now, a busy one after the answer it gives."""
-        for exchange in self._exchanges():
-            exchange.keep_alive = False
+        for cycle in self._cycles():
+            cycle.keep_alive = False
         if self._running is None and self._phase != _LINGER:
             self.end()
 
@@ -521,9 +508,14 @@ class Connection(HttpToolsProtocol):
         self._refusal = self._refusal or errors.S3Error("InvalidURI")
         return b"/"
 
-    def _start(self, exchange: "Exchange", app: ASGIApp) -> None:
-        self._running = exchange
-        task = self.loop.create_task(exchange.run(app))
+    @property
+    def date_line(self) -> bytes:
+        """The Date header of this second, ready to send."""
+        return self.listener.date_line
+
+    def _start(self, cycle: Cycle, app: ASGIApp) -> None:
+        self._running = cycle
+        task = self.loop.create_task(cycle.run(app))
         self.tasks.add(task)
         task.add_done_callback(self.tasks.discard)
 
@@ -551,7 +543,7 @@ class Connection(HttpToolsProtocol):
         self._phase = _IDLE
         self.deadline = self.loop.time() + self.limits.idle_seconds
 
-    def _linger(self, exchange: "Exchange | None") -> None:
+    def _linger(self, cycle: Cycle | None) -> None:
         """The answer is out and the client may still be sending: drop what comes, for a while.
 
         Closing at once would reset the connection under the answer. RFC 9112 section 9.6.
@@ -559,7 +551,7 @@ class Connection(HttpToolsProtocol):
         self._phase = _LINGER
         self._drop_left = _DROP_BYTES
         wait = self.limits.progress_seconds
-        if exchange is None or not exchange.keep_alive:
+        if cycle is None or not cycle.keep_alive:
             wait = self.limits.linger_seconds
             if self.transport.can_write_eof():
                 self.transport.write_eof()
@@ -578,210 +570,20 @@ class Connection(HttpToolsProtocol):
                 queued = fcntl.ioctl(connection.fileno(), termios.TIOCOUTQ, queued)
         return self.transport.get_write_buffer_size(), int.from_bytes(queued, sys.byteorder)
 
-    def _exchanges(self) -> "list[Exchange]":
+    def _cycles(self) -> list[Cycle]:
         """Requests begun and not answered."""
-        exchanges = [exchange for exchange, _ in self.pipeline]
+        cycles = [cycle for cycle, _ in self.pipeline]
         if self._running is not None:
-            exchanges.append(self._running)
-        return exchanges
+            cycles.append(self._running)
+        return cycles
 
     def _disconnect(self) -> None:
-        for exchange in self._exchanges():
-            exchange.disconnect()
+        for cycle in self._cycles():
+            cycle.disconnect()
 
     def _deafen(self) -> None:
         self._deaf = True
         self._bypass = 0
-
-
-class Exchange:
-    """One request and its answer: the `receive` and `send` of an ASGI application."""
-
-    __slots__ = (
-        "_buffered", "_chunked", "_chunks", "_connection", "_delivered", "_head", "_headless",
-        "_high_water", "_left", "_started", "disconnected", "expects_continue", "keep_alive",
-        "length", "message_event", "more_body", "on_wire", "received", "response_complete", "scope",
-    )  # fmt: skip
-
-    def __init__(
-        self, connection: Connection, scope: Scope, *, expects_continue: bool, keep_alive: bool
-    ) -> None:
-        self._connection = connection
-        self.scope = scope
-        self.expects_continue = expects_continue
-        self.keep_alive = keep_alive
-        self.message_event = asyncio.Event()
-        self.disconnected = False
-        # the request's body
-        self.length = 0  # as declared; 0 for chunked bodies
-        self.received = 0
-        self.more_body = True
-        self._chunks: deque[bytes] = deque()
-        self._buffered = 0
-        self._high_water = EARLY_HIGH_WATER
-        self._delivered = False  # the last message of the body
-        for name, value in scope["headers"]:
-            if name == b"content-length":
-                self.length = int(value)
-        # the answer
-        self.on_wire = False
-        self.response_complete = False
-        self._started = False
-        self._head: list[bytes] = []  # kept back until the first piece of the body
-        self._headless = scope["method"] == "HEAD"
-        self._chunked = False
-        self._left = -1  # bytes of the body still owed; -1 when no length is declared
-
-    def put(self, body: bytes) -> None:
-        """Take a piece of the body from the connection."""
-        self._chunks.append(body)
-        self._buffered += len(body)
-        if self._buffered > self._high_water:
-            self._connection.pause_body()
-        self.message_event.set()
-
-    def disconnect(self) -> None:
-        """The client is gone, or was refused: nothing more is received or sent."""
-        if not self.response_complete:
-            self.disconnected = True
-        self._chunks.clear()
-        self.message_event.set()
-
-    async def run(self, app: ASGIApp) -> None:
-        """Run the application; what it lets escape becomes a 500, or a reset."""
-        try:
-            await app(self.scope, self.receive, self.send)
-        except ClientGone:
-            pass
-        except asyncio.CancelledError:
-            self._connection.abort()
-            raise
-        except Exception:
-            logger.exception("application-failed")
-            self._fail()
-        else:
-            if not self.response_complete and not self.disconnected:
-                logger.error("answer-incomplete")
-                self._fail()
-
-    async def receive(self) -> Message:
-        """Return the next piece of the body, then wait until the client goes."""
-        connection = self._connection
-        if self.expects_continue and not self._started and not self.disconnected:
-            self.expects_continue = False
-            connection.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-        self._high_water = BODY_HIGH_WATER
-        while not self.disconnected and not self.response_complete:
-            if self._chunks or (not self.more_body and not self._delivered):
-                return self._next()
-            if not self._delivered:
-                connection.resume_body()
-            self.message_event.clear()
-            await self.message_event.wait()
-        return _DISCONNECT
-
-    async def send(self, message: Message) -> None:
-        """Write a part of the answer; raises ClientGone when there is nobody to read it."""
-        flow = self._connection.flow
-        if flow.write_paused and not self.disconnected:
-            await flow.drain()
-        if self.disconnected:
-            raise ClientGone("the client closed the connection")
-        kind = message["type"]
-        if kind == "http.response.body" and self._started and not self.response_complete:
-            self._write(message.get("body", b""), message.get("more_body", False))
-        elif kind == "http.response.start" and not self._started:
-            self._begin(message["status"], message.get("headers", ()))
-        else:
-            raise RuntimeError(f"unexpected message {kind!r}")
-
-    def _next(self) -> Message:
-        """All short segments in one message, a long one by itself and uncopied."""
-        chunks = self._chunks
-        if len(chunks) == 1 or (chunks and len(chunks[0]) >= _JOIN_BELOW):
-            body = chunks.popleft()
-        else:
-            body = b"".join(chunks)
-            chunks.clear()
-        self._buffered -= len(body)
-        if self._buffered < BODY_LOW_WATER and self.more_body:
-            self._connection.resume_body()
-        self._delivered = not self.more_body and not chunks
-        return {"type": "http.request", "body": body, "more_body": not self._delivered}
-
-    def _begin(self, status: int, headers: Iterable[tuple[bytes, bytes]]) -> None:
-        """Check and render the head; it leaves with the first piece of the body."""
-        headers = list(headers)
-        names = [header[0] for header in headers]
-        if _BAD_NAME.search(b"".join(names)):
-            raise RuntimeError("invalid header name")
-        if _BAD_VALUE.search(b"".join([header[1] for header in headers])):
-            raise RuntimeError("invalid header value")
-        if self.expects_continue or (self._connection.over_cap and self.keep_alive):
-            # Without its 100 the client may send the body or not: only a new connection is certain
-            # to begin with a request.
-            self.keep_alive = self.keep_alive and not self.more_body
-        head = [STATUS_LINE[status]]
-        if b"date" not in names:
-            head.append(self._connection.listener.date_line)
-        for name, value in headers:
-            head += (name, b": ", value, b"\r\n")
-            if name in _FRAMING:
-                self._frame(name, value)
-        if status in {204, 304}:
-            self._headless = True
-        if not self.keep_alive and b"connection" not in names:
-            head.append(b"connection: close\r\n")
-        if self._left < 0 and not self._headless and self.scope["http_version"] == "1.1":
-            self._chunked = True
-            head.append(b"transfer-encoding: chunked\r\n")
-        elif self._left < 0 and not self._headless:
-            self.keep_alive = False  # HTTP/1.0: the end of the connection is the end of the body
-        head.append(b"\r\n")
-        self._head = head
-        self._started = True
-
-    def _frame(self, name: bytes, value: bytes) -> None:
-        if name == b"content-length":
-            self._left = int(value)
-        elif name == b"connection" and b"close" in value.lower():
-            self.keep_alive = False
-        elif name == b"transfer-encoding":
-            raise RuntimeError("the framing of the answer is the server's")
-
-    def _write(self, body: bytes | memoryview, more: bool) -> None:
-        size = len(body)
-        if self._headless:
-            body, size = b"", 0
-        elif self._chunked:
-            end = b"" if more else b"0\r\n\r\n"
-            body = b"".join((b"%x\r\n" % size, body, b"\r\n", end)) if size else end
-        elif self._left >= 0:
-            if size > self._left or (size < self._left and not more):
-                raise RuntimeError(
-                    f"the answer's body is not as long as declared: {self._left} left"
-                )
-            self._left -= size
-        transport = self._connection.transport
-        if self._head and (body or not more):
-            self.on_wire = True
-            if len(body) <= _JOIN_BELOW:
-                transport.write(b"".join((*self._head, body)))
-            else:
-                transport.write(b"".join(self._head))
-                transport.write(body)
-            self._head = []
-        elif body:
-            transport.write(body)
-        if not more:
-            self.response_complete = True
-            self.message_event.set()
-            self._connection.answered(self)
-
-    def _fail(self) -> None:
-        if self.disconnected or self.response_complete:
-            return
-        self._connection.refuse(errors.S3Error("InternalError"))
 
 
 def _not_http() -> errors.S3Error:

@@ -9,7 +9,7 @@ behind it, which every client reads as "not an MD5", so that none compares it wi
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
-from s4gateway.backend.base import Backend, Head
+from s4gateway.backend.base import Head
 from s4gateway.objects.cache import KnownObject, ObjectName
 from s4gateway.objects.sidecar import Sidecars
 from s4gateway.wire import manifest
@@ -70,38 +70,31 @@ def visible_etag(backend_etag: str, stored: Stored) -> str:
     return f"{backend_etag}-1"
 
 
+ReadStored = Callable[[int, int], Awaitable[bytes]]
+
+
 async def measured(
-    attributes: Attributes, name: ObjectName, backend: Backend, sidecars: Sidecars
+    attributes: Attributes, name: ObjectName, read: ReadStored, sidecars: Sidecars
 ) -> Attributes:
     """Return `attributes` with its size, counted from the frames when nothing else tells.
 
     Multipart objects of older writers do not say how large they are: the sidecar does, or else the
-    frame headers, read one by one and pinned to this version. Raises BackendError.
+    frame headers, read one by one. `read(start, end)` returns stored bytes of this version; what
+    was counted is kept as its index. Raises BackendError.
     """
     if attributes.size is not None or attributes.stored.form is not Form.FRAMED:
         return attributes
     head = attributes.head
     index = await sidecars.load(name, head.etag, head.size)
     if index is None:
-        index = await hop_frames(_reader(backend, name, head.etag), head.size)
+        index = await hop_frames(read, head.size)
+        if index is not None:
+            sidecars.adopt(name, head.etag, index)
     size = None if index is None else index.total_original
     return Attributes(head, attributes.stored, size, attributes.etag)
 
 
-def _reader(
-    backend: Backend, name: ObjectName, etag: str
-) -> Callable[[int, int], Awaitable[bytes]]:
-    async def read(start: int, end: int) -> bytes:
-        bucket, key = name
-        async with await backend.get(bucket, key, byte_range=(start, end), if_match=etag) as stream:
-            return await stream.read(end - start)
-
-    return read
-
-
-async def hop_frames(
-    read: Callable[[int, int], Awaitable[bytes]], stored_size: int
-) -> FrameIndex | None:
+async def hop_frames(read: ReadStored, stored_size: int) -> FrameIndex | None:
     """Build an index from frame headers alone; None when the body is no sequence of frames.
 
     `read(start, end)` returns stored bytes. Costs one small read per frame, MAX_HOPS at most.
@@ -120,8 +113,8 @@ async def hop_frames(
             entries.append(FrameEntry(original, header.original_size, offset, header.stored_size))
             original += header.original_size
             offset += header.stored_size
+        if offset != stored_size:
+            return None
+        return FrameIndex.from_entries(entries, total_padded=stored_size)
     except WireError:
         return None
-    if offset != stored_size:
-        return None
-    return FrameIndex.from_entries(entries, total_padded=stored_size)

@@ -9,6 +9,7 @@ which other writers may make, takes no more memory than one of 16 MiB.
 import asyncio
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator
+from concurrent.futures import Executor
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Final
@@ -21,11 +22,13 @@ from s4gateway.objects.errors import DamagedObject, UnreadableObject
 from s4gateway.objects.spool import Spool
 from s4gateway.wire.crc32c import combine
 from s4gateway.wire.errors import WireError
-from s4gateway.wire.frame import FrameHeader
+from s4gateway.wire.frame import MAX_FRAME_ORIGINAL, FrameHeader
 from s4gateway.wire.scanner import FrameEnd, FrameScanner, FrameStart
 
 INLINE_ORIGINAL: Final = 256 * 1024  # decoding up to this much is cheaper than a thread hop
 LARGE_FRAME: Final = 32 * 1024 * 1024
+_SLICE: Final = 2 * 1024  # stored bytes decoded at a time: four of zstd's can stand for 128 KiB
+_STEP: Final = 1024 * 1024  # decoded bytes after which a payload's decoding pauses
 _UNAVAILABLE: Final = frozenset({"codec-unavailable", "unknown-codec", "dictionary-missing"})
 
 
@@ -48,23 +51,53 @@ def as_object_error(error: WireError | CodecError) -> DamagedObject | Unreadable
     return UnreadableObject(text) if error.code in _UNAVAILABLE else DamagedObject(text)
 
 
+async def in_steps(
+    executor: Executor, payload: decoder.PayloadDecoder, data: bytes | memoryview
+) -> AsyncGenerator[list[bytes], None]:
+    """Decode a piece of a large payload, yielding what comes out before there is too much of it."""
+    loop = asyncio.get_running_loop()
+    view, position = memoryview(data), 0
+    while position < len(view):
+        position, pieces = await loop.run_in_executor(executor, _step, payload, view, position)
+        yield pieces
+
+
+def _step(
+    payload: decoder.PayloadDecoder, view: memoryview, position: int
+) -> tuple[int, list[bytes]]:
+    pieces: list[bytes] = []
+    held = 0
+    while position < len(view) and held < _STEP:
+        decoded = payload.feed(view[position : position + _SLICE])
+        position += _SLICE
+        held += sum(map(len, decoded))
+        pieces += decoded
+    return position, pieces
+
+
 class FrameReader:
     """Turns stored bytes into decoded frames, for one request.
 
-    `reservation` is the request's; it grows to the largest frame met. Raises DamagedObject,
-    UnreadableObject, S3Error("SlowDown"), and what iterating over the source raises.
+    `reservation` is the request's; it grows to the largest frame met, on top of `beside` bytes of
+    it that are taken for something else. Raises DamagedObject, UnreadableObject,
+    S3Error("SlowDown"), and what iterating over the source raises.
     """
 
-    def __init__(self, workshop: Workshop, reservation: Reservation) -> None:
+    def __init__(self, workshop: Workshop, reservation: Reservation, *, beside: int = 0) -> None:
         self._workshop = workshop
         self._reservation = reservation
+        self._beside = beside
         self._ahead = 0  # frames decoded beside the one that is wanted next
 
     async def frames(
-        self, source: AsyncIterable[bytes], *, offset: int = 0
+        self, source: AsyncIterable[bytes], *, largest: int, offset: int = 0
     ) -> AsyncGenerator[DecodedFrame, None]:
-        """Yield each data frame of `source`, whose first byte stands at `offset` of the body."""
-        scanner = FrameScanner(offset=offset)
+        """Yield each data frame of `source`, whose first byte stands at `offset` of the body.
+
+        A frame that claims more than `largest` bytes, those of the whole object, is damaged, and is
+        told before any of it is decoded.
+        """
+        scanner = FrameScanner(max_frame_original=min(largest, MAX_FRAME_ORIGINAL), offset=offset)
         frame: _OpenFrame | None = None
         decoding: deque[_Decoding] = deque()
         try:
@@ -96,7 +129,7 @@ class FrameReader:
         header = start.header
         if max(header.original_size, header.compressed_size) > LARGE_FRAME:
             return _LargeFrame(self._workshop, start)
-        need = header.original_size + header.compressed_size
+        need = self._beside + header.original_size + header.compressed_size
         if need > self._reservation.held:
             self._reservation.grow(need - self._reservation.held)
         return _Frame(self._workshop, start)
@@ -117,10 +150,14 @@ class _Decoding:
     pieces: "list[bytes] | asyncio.Future[list[bytes]]"
 
     async def result(self) -> DecodedFrame:
-        pieces = self.pieces
-        if isinstance(pieces, asyncio.Future):
-            pieces = await pieces
-        await self.frame.plain.append(pieces)
+        try:
+            pieces = self.pieces
+            if isinstance(pieces, asyncio.Future):
+                pieces = await pieces
+            await self.frame.plain.append(pieces)
+        except BaseException:
+            self.frame.close()
+            raise
         return self.frame
 
     def abandon(self) -> None:
@@ -169,9 +206,10 @@ class _LargeFrame:
         self._plain = Spool(workshop.lanes.disk, directory=workshop.spool_directory)
 
     async def feed(self, piece: bytes | memoryview) -> None:
-        loop = asyncio.get_running_loop()
-        codec = self._workshop.lanes.codec
-        await self._plain.append(await loop.run_in_executor(codec, self._decoder.feed, piece))
+        executor = self._workshop.lanes.codec
+        async with aclosing(in_steps(executor, self._decoder, piece)) as steps:
+            async for pieces in steps:
+                await self._plain.append(pieces)
 
     def finish(self) -> "_Decoding":
         self._decoder.finish()
@@ -185,43 +223,62 @@ _OpenFrame = _Frame | _LargeFrame
 
 
 class ReadAhead:
-    """Decodes the next frame while the one before is being sent; `aclose` it in every path."""
+    """The frames of a read whose first one is at hand; `aclose` it in every path.
 
-    def __init__(self, frames: AsyncGenerator[DecodedFrame, None]) -> None:
-        self._frames = frames
+    With `ahead` the next frame is decoded while the one before is being sent.
+    """
+
+    def __init__(
+        self,
+        first: DecodedFrame | None,
+        rest: AsyncGenerator[DecodedFrame, None],
+        *,
+        ahead: bool,
+    ) -> None:
+        self._first = first
+        self._rest = rest
+        self._ahead = ahead
         self._next: asyncio.Task[DecodedFrame | None] | None = None
 
     async def _advance(self) -> DecodedFrame | None:
-        return await anext(self._frames, None)
+        return await anext(self._rest, None)
 
     def __aiter__(self) -> AsyncIterator[DecodedFrame]:
         return self
 
     async def __anext__(self) -> DecodedFrame:
-        loop = asyncio.get_running_loop()
-        task = self._next if self._next is not None else loop.create_task(self._advance())
-        self._next = None
-        frame = await task
+        frame, self._first = self._first, None
+        if frame is None:
+            frame = await self._awaited() if self._next is not None else await self._advance()
         if frame is None:
             raise StopAsyncIteration
-        self._next = loop.create_task(self._advance())
+        if self._ahead:
+            self._next = asyncio.get_running_loop().create_task(self._advance())
         return frame
 
+    async def _awaited(self) -> DecodedFrame | None:
+        # The task stays ours while it is waited for: when this wait is cancelled, `aclose` finds
+        # the frame that it may have decoded already.
+        assert self._next is not None
+        await asyncio.wait([self._next])
+        task, self._next = self._next, None
+        return task.result()
+
     async def aclose(self) -> None:
-        """Stop decoding ahead and drop what was decoded."""
+        """Stop decoding and drop what was decoded, even if it was never asked for."""
+        first, self._first = self._first, None
+        if first is not None:
+            first.close()
         task, self._next = self._next, None
         if task is not None:
             task.cancel()
             (outcome,) = await asyncio.gather(task, return_exceptions=True)
             if isinstance(outcome, DecodedFrame):
                 outcome.close()
-        await self._frames.aclose()
+        await self._rest.aclose()
 
 
-Frames = AsyncGenerator[DecodedFrame, None] | ReadAhead
-
-
-async def plaintext(frames: Frames, skip: int, take: int) -> AsyncGenerator[bytes, None]:
+async def plaintext(frames: ReadAhead, skip: int, take: int) -> AsyncGenerator[bytes, None]:
     """Yield `take` bytes of the frames' plaintext after the first `skip`.
 
     Raises DamagedObject when the frames hold less.
@@ -245,7 +302,7 @@ async def plaintext(frames: Frames, skip: int, take: int) -> AsyncGenerator[byte
 
 
 async def whole_plaintext(
-    frames: Frames, size: int, crc: int | None
+    frames: ReadAhead, size: int, crc: int | None
 ) -> AsyncGenerator[bytes, None]:
     """Yield a whole object of `size` bytes whose CRC-32C is `crc`, when that is known.
 

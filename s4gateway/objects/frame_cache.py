@@ -45,10 +45,10 @@ class FrameCache:
     def __contains__(self, name: FrameName) -> bool:
         return name in self._entries
 
-    async def read(self, name: FrameName, start: int, end: int) -> bytes | None:
-        """Return plaintext bytes [start, end) of a frame; None when it is not kept."""
+    async def read(self, name: FrameName, size: int, start: int, end: int) -> bytes | None:
+        """Return plaintext bytes [start, end) of a frame; None unless one of `size` is kept."""
         entry = self._entries.get(name)
-        if entry is None:
+        if entry is None or entry[1] != size:
             return None
         self._entries.move_to_end(name)
         file, count = entry[0], end - start

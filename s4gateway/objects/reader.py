@@ -10,7 +10,7 @@ decoded from its start and cut; the result says so (`fallback`), because it is r
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from functools import partial
@@ -19,6 +19,7 @@ from typing import Final
 from s4gateway.backend.base import Backend, HeaderList, ObjectStream
 from s4gateway.codecs import decoder
 from s4gateway.codecs.base import CodecError
+from s4gateway.codecs.encoder import MEDIUM_CHUNK
 from s4gateway.objects.attributes import Attributes, describe, measured
 from s4gateway.objects.budget import Reservation
 from s4gateway.objects.cache import AttributeCache, ObjectName
@@ -26,15 +27,15 @@ from s4gateway.objects.decoding import (
     INLINE_ORIGINAL,
     DecodedFrame,
     FrameReader,
-    Frames,
     ReadAhead,
     as_object_error,
+    in_steps,
     plaintext,
     whole_plaintext,
 )
 from s4gateway.objects.encoding import SMALL_BODY, Workshop
 from s4gateway.objects.errors import DamagedObject, UnreadableObject
-from s4gateway.objects.frame_cache import FrameCache
+from s4gateway.objects.frame_cache import FrameCache, FrameName
 from s4gateway.objects.sidecar import Sidecars
 from s4gateway.wire import frame as wire_frame
 from s4gateway.wire import plan as planning
@@ -48,7 +49,7 @@ _SHARE: Final = 1024 * 1024  # bytes a streamed read reserves before it knows it
 _CACHED_RANGE: Final = 8 * 1024 * 1024
 _CACHED_FRAMES: Final = 4
 _CACHE_WORTHWHILE: Final = 128 * 1024  # bytes of plaintext below which decoding again is cheap
-_ONE_FRAME: Final = 1024 * 1024  # every writer stores objects up to this size as one frame
+_ONE_FRAME: Final = MEDIUM_CHUNK  # writers store objects up to this size as one frame
 
 Content = bytes | AsyncGenerator[bytes, None]
 
@@ -81,7 +82,7 @@ class OpenObject:
     content: Content
     counter: "Counter"
     fallback: str | None = None
-    _resources: tuple[ObjectStream | Reservation, ...] = field(default=(), repr=False)
+    _resources: tuple["_Resource", ...] = field(default=(), repr=False)
 
     @property
     def backend_bytes(self) -> int:
@@ -110,10 +111,15 @@ class Counter:
             yield piece
 
 
-async def _close(*resources: ObjectStream | Reservation) -> None:
+_Resource = ObjectStream | Reservation | ReadAhead
+
+
+async def _close(*resources: _Resource) -> None:
     for resource in resources:
         if isinstance(resource, Reservation):
             resource.release()
+        elif isinstance(resource, ReadAhead):
+            await resource.aclose()
         else:
             await resource.close()
 
@@ -142,7 +148,8 @@ class ObjectReader:
 
     async def _measured(self, attributes: Attributes, source: Source) -> Attributes:
         if attributes.size is None:
-            attributes = await measured(attributes, source.name, source.backend, self._sidecars)
+            read = partial(self._stored, source, attributes.head.etag)
+            attributes = await measured(attributes, source.name, read, self._sidecars)
         known = attributes.known()
         if known is not None and not source.query:
             cache = self._attributes
@@ -187,6 +194,7 @@ class ObjectReader:
             await stream.close()
             return OpenObject(attributes, 0, size, content, counter)
         reservation = self._workshop.budget.share(_SHARE)
+        resources: tuple[_Resource, ...] = (stream, reservation)
         try:
             pieces = counter.over(stream)
             if form is Form.PASSTHROUGH:
@@ -198,27 +206,27 @@ class ObjectReader:
             else:
                 reader = FrameReader(self._workshop, reservation)
                 crc = manifest.crc32c if manifest is not None else None
-                content = await _first_verified(
-                    reader.frames(pieces),
-                    reader,
-                    size,
-                    partial(whole_plaintext, size=size, crc=crc),
-                )
+                frames = await _first_verified(reader.frames(pieces, largest=size), reader, size)
+                content = whole_plaintext(frames, size, crc)
+                resources = (frames, *resources)
         except BaseException:
             reservation.release()
             raise
-        return OpenObject(attributes, 0, size, content, counter, None, (stream, reservation))
+        return OpenObject(attributes, 0, size, content, counter, None, resources)
 
     def _decode_small(self, stored: bytes, attributes: Attributes, size: int) -> bytes:
         codecs = self._workshop.codecs
         manifest = attributes.stored.manifest
         try:
             if attributes.stored.form is Form.FRAMED:
-                pieces = [
-                    piece
-                    for _, header, payload in wire_frame.walk(stored)
-                    for piece in decoder.decode_frame(header, [payload], codecs)
-                ]
+                pieces: list[bytes] = []
+                room = size
+                for _, header, payload in wire_frame.walk(stored):
+                    room -= header.original_size
+                    if room < 0:  # told before a few bytes become many
+                        msg = f"frames claim more than the {size} bytes of the object"
+                        raise DamagedObject(msg)
+                    pieces += decoder.decode_frame(header, [payload], codecs)
                 plain = pieces[0] if len(pieces) == 1 else b"".join(pieces)
             elif attributes.stored.form is Form.PASSTHROUGH:
                 plain = stored
@@ -250,16 +258,17 @@ class ObjectReader:
         self, pieces: AsyncIterator[bytes], manifest: Manifest
     ) -> AsyncGenerator[bytes, None]:
         """Decode an unframed body; its last piece is held back until the checksum is known."""
-        loop = asyncio.get_running_loop()
         executor = self._workshop.lanes.codec
         held: bytes | None = None
         try:
             payload = self._payload_decoder(manifest)
             async for piece in pieces:
-                for plain in await loop.run_in_executor(executor, payload.feed, piece):
-                    if held is not None:
-                        yield held
-                    held = plain
+                async with aclosing(in_steps(executor, payload, piece)) as steps:
+                    async for decoded in steps:
+                        for plain in decoded:
+                            if held is not None:
+                                yield held
+                            held = plain
             payload.finish()
         except CodecError as error:
             raise as_object_error(error) from error
@@ -283,19 +292,42 @@ class ObjectReader:
             )
         if form is not Form.FRAMED:
             return await self._from_start(source, attributes, start, end, form.value)
-        index = await self._index(source, attributes)
-        if index is None or index.total_original != attributes.size:
+        name, size = source.name, head.size
+        guess = self._sidecars.known(name, head.etag) or _single_frame(attributes)
+        if guess is not None:
+            opened = await self._by_index(source, attributes, guess, (start, end))
+            if opened is not None:
+                return opened
+        index = await self._sidecars.load(name, head.etag, size)
+        if index is None:
             return await self._from_start(source, attributes, start, end, "no-index")
-        plan = planning.plan(index, start, end)
+        opened = await self._by_index(source, attributes, index, (start, end))
+        if opened is not None:
+            return opened
+        return await self._from_start(source, attributes, start, end, "index-mismatch")
+
+    async def _by_index(
+        self, source: Source, attributes: Attributes, index: FrameIndex, span: tuple[int, int]
+    ) -> OpenObject | None:
+        """Answer a range with the frames an index names; None when they are not as it says.
+
+        The index may lie, and the object itself decides in the read from its start.
+        """
+        if index.total_original != attributes.size:
+            return None
+        plan = planning.plan(index, *span)
         if plan is None:
-            return await self._from_start(source, attributes, start, end, "no-plan")
+            return None
         try:
             if plan.take <= _CACHED_RANGE and _frame_count(plan) <= _CACHED_FRAMES:
-                return await self._from_frames(source, attributes, index, plan, (start, end))
-            return await self._from_plan(source, attributes, plan, (start, end))
+                return await self._from_frames(source, attributes, index, plan, span)
+            return await self._from_plan(source, attributes, index, plan, span)
         except DamagedObject:
-            # The index may lie; the object itself decides in the read from its start.
-            return await self._from_start(source, attributes, start, end, "index-mismatch")
+            return None
+
+    async def _stored(self, source: Source, etag: str, start: int, end: int) -> bytes:
+        async with await self._get(source, etag, (start, end)) as stream:
+            return await stream.read(end - start)
 
     async def _get(self, source: Source, etag: str, byte_range: tuple[int, int]) -> ObjectStream:
         bucket, key = source.name
@@ -307,15 +339,6 @@ class ObjectReader:
             query=source.query,
             headers=source.headers,
         )
-
-    async def _index(self, source: Source, attributes: Attributes) -> FrameIndex | None:
-        head = attributes.head
-        size = attributes.size
-        if size is not None and 0 < size <= _ONE_FRAME and not attributes.stored.multipart:
-            return FrameIndex.from_entries(
-                [FrameEntry(0, size, 0, head.size)], total_padded=head.size
-            )
-        return await self._sidecars.load(source.name, head.etag, head.size)
 
     async def _from_start(
         self, source: Source, attributes: Attributes, start: int, end: int, why: str
@@ -331,29 +354,30 @@ class ObjectReader:
         self,
         source: Source,
         attributes: Attributes,
+        index: FrameIndex,
         plan: planning.RangePlan,
         span: tuple[int, int],
     ) -> OpenObject:
         """Stream the frames a plan names."""
-        stream = await self._get(source, attributes.head.etag, (plan.fetch_start, plan.fetch_end))
+        entries = [index[each] for each in range(plan.first_frame, plan.last_frame + 1)]
+        stream = await self._get(source, attributes.head.etag, _extent(entries))
         reservation: Reservation | None = None
         try:
             reservation = self._workshop.budget.share(_SHARE)
             counter = Counter()
             reader = FrameReader(self._workshop, reservation)
-            frames = reader.frames(counter.over(stream), offset=plan.fetch_start)
-            content = await _first_verified(
-                frames,
-                reader,
-                plan.skip + plan.take,
-                partial(plaintext, skip=plan.skip, take=plan.take),
-            )
+            largest = max(entry.original_size for entry in entries)
+            decoded = reader.frames(counter.over(stream), largest=largest, offset=plan.fetch_start)
+            wanted = plan.skip + plan.take
+            frames = await _first_verified(_as_indexed(decoded, entries), reader, wanted)
+            content = plaintext(frames, plan.skip, plan.take)
         except BaseException:
             await stream.close()
             if reservation is not None:
                 reservation.release()
             raise
-        return OpenObject(attributes, *span, content, counter, None, (stream, reservation))
+        resources = (frames, stream, reservation)
+        return OpenObject(attributes, *span, content, counter, None, resources)
 
     async def _from_frames(
         self,
@@ -366,71 +390,47 @@ class ObjectReader:
         """Answer a range over few frames, each from the frame cache or decoded now."""
         counter = Counter()
         reservation = self._workshop.budget.share(plan.take)
+        read = _RangeRead(source, attributes, span, counter, reservation)
         try:
-            pieces = await self._gather(source, attributes, index, plan, span, counter)
+            pieces = await self._gather(read, index, plan)
         except BaseException:
             reservation.release()
             raise
         return OpenObject(attributes, *span, b"".join(pieces), counter, None, (reservation,))
 
     async def _gather(
-        self,
-        source: Source,
-        attributes: Attributes,
-        index: FrameIndex,
-        plan: planning.RangePlan,
-        span: tuple[int, int],
-        counter: Counter,
+        self, read: "_RangeRead", index: FrameIndex, plan: planning.RangePlan
     ) -> list[bytes]:
-        start, end = span
         pieces: list[bytes] = []
         position = plan.first_frame
         while position <= plan.last_frame:
-            entry = index[position]
-            low = max(start - entry.original_offset, 0)
-            high = min(end - entry.original_offset, entry.original_size)
-            data = await self._frames.read(_frame_name(source, attributes, entry), low, high)
+            data = await self._cached(read, index[position])
             if data is not None:
                 pieces.append(data)
                 position += 1
                 continue
-            last = self._missing_run(source, attributes, index, position, plan.last_frame)
+            last = position
+            while last < plan.last_frame and read.frame_name(index[last + 1]) not in self._frames:
+                last += 1
             run = [index[each] for each in range(position, last + 1)]
-            pieces += await self._decode_run(source, attributes, run, span, counter)
+            pieces += await self._decode_run(read, run)
             position = last + 1
         return pieces
 
-    def _missing_run(
-        self, source: Source, attributes: Attributes, index: FrameIndex, first: int, last: int
-    ) -> int:
-        position = first
-        while (
-            position < last
-            and _frame_name(source, attributes, index[position + 1]) not in self._frames
-        ):
-            position += 1
-        return position
+    async def _cached(self, read: "_RangeRead", entry: FrameEntry) -> bytes | None:
+        name = read.frame_name(entry)
+        return await self._frames.read(name, entry.original_size, *read.within(entry))
 
-    async def _decode_run(
-        self,
-        source: Source,
-        attributes: Attributes,
-        run: list[FrameEntry],
-        span: tuple[int, int],
-        counter: Counter,
-    ) -> list[bytes]:
+    async def _decode_run(self, read: "_RangeRead", run: list[FrameEntry]) -> list[bytes]:
         """Fetch neighbouring frames with one request; keep those that were used in part.
 
         A second reader of the same frame waits for the first one and then finds it in the cache.
         """
-        names = [_frame_name(source, attributes, entry) for entry in run]
+        names = [read.frame_name(entry) for entry in run]
         waiting = self._decoding.get(names[0])
         if len(run) == 1 and waiting is not None:
             await asyncio.wait([waiting])
-            entry = run[0]
-            low = max(span[0] - entry.original_offset, 0)
-            high = min(span[1] - entry.original_offset, entry.original_size)
-            if (data := await self._frames.read(names[0], low, high)) is not None:
+            if (data := await self._cached(read, run[0])) is not None:
                 return [data]
         mine: list[asyncio.Future[None]] = []
         for name in names:
@@ -438,51 +438,36 @@ class ObjectReader:
                 future = self._decoding[name] = asyncio.get_running_loop().create_future()
                 mine.append(future)
         try:
-            return await self._fetch_run(source, attributes, run, span, counter)
+            return await self._fetch_run(read, run)
         finally:
             for name in names:
                 if self._decoding.get(name) in mine:
                     self._decoding.pop(name).set_result(None)
 
-    async def _fetch_run(
-        self,
-        source: Source,
-        attributes: Attributes,
-        run: list[FrameEntry],
-        span: tuple[int, int],
-        counter: Counter,
-    ) -> list[bytes]:
-        start, end = span
-        fetch = (run[0].compressed_offset, run[-1].compressed_offset + run[-1].compressed_size)
+    async def _fetch_run(self, read: "_RangeRead", run: list[FrameEntry]) -> list[bytes]:
+        extent = _extent(run)
         pieces: list[bytes] = []
-        need = max(entry.original_size + entry.compressed_size for entry in run)
-        reservation = self._workshop.budget.share(min(need, _SHARE))
-        stream = None
+        largest = max(entry.original_size for entry in run)
+        entries = iter(run)
+        stream = await self._get(read.source, read.attributes.head.etag, extent)
         try:
-            stream = await self._get(source, attributes.head.etag, fetch)
-            reader = FrameReader(self._workshop, reservation)
-            expected = iter(run)
-            async with aclosing(reader.frames(counter.over(stream), offset=fetch[0])) as frames:
+            start, end = read.span
+            reader = FrameReader(self._workshop, read.reservation, beside=end - start)
+            decoded = reader.frames(read.counter.over(stream), largest=largest, offset=extent[0])
+            async with aclosing(_as_indexed(decoded, run)) as frames:
                 async for frame in frames:
-                    entry = next(expected, None)
-                    if entry is None or not _matches(frame, entry):
-                        msg = "the index does not describe the frames"
-                        raise DamagedObject(msg)
-                    low = max(start - entry.original_offset, 0)
-                    high = min(end - entry.original_offset, entry.original_size)
-                    pieces.extend([piece async for piece in frame.plain.read(low, high)])
-                    await self._keep(_frame_name(source, attributes, entry), frame, high - low)
-                    frame.close()
-            if next(expected, None) is not None:
-                msg = "the index names frames that are not there"
-                raise DamagedObject(msg)
+                    entry = next(entries)
+                    try:
+                        low, high = read.within(entry)
+                        pieces.extend([piece async for piece in frame.plain.read(low, high)])
+                        await self._keep(read.frame_name(entry), frame, high - low)
+                    finally:
+                        frame.close()
         finally:
-            reservation.release()
-            if stream is not None:
-                await stream.close()
+            await stream.close()
         return pieces
 
-    async def _keep(self, name: tuple[str, str, str, int], frame: DecodedFrame, used: int) -> None:
+    async def _keep(self, name: FrameName, frame: DecodedFrame, used: int) -> None:
         size = frame.plain.length
         if used < size and size >= _CACHE_WORTHWHILE and frame.plain.in_memory:
             await self._frames.keep(name, frame.plain.pieces())
@@ -492,11 +477,61 @@ def _frame_count(plan: planning.RangePlan) -> int:
     return plan.last_frame - plan.first_frame + 1
 
 
-def _frame_name(
-    source: Source, attributes: Attributes, entry: FrameEntry
-) -> tuple[str, str, str, int]:
-    bucket, key = source.name
-    return bucket, key, attributes.head.etag, entry.compressed_offset
+@dataclass(frozen=True, slots=True)
+class _RangeRead:
+    """A range being gathered: what is read, of which version, and what it holds meanwhile."""
+
+    source: Source
+    attributes: Attributes
+    span: tuple[int, int]
+    counter: Counter
+    reservation: Reservation
+
+    def frame_name(self, entry: FrameEntry) -> FrameName:
+        bucket, key = self.source.name
+        return bucket, key, self.attributes.head.etag, entry.compressed_offset
+
+    def within(self, entry: FrameEntry) -> tuple[int, int]:
+        """The part of a frame that belongs to the range."""
+        start, end = self.span
+        first = entry.original_offset
+        return max(start - first, 0), min(end - first, entry.original_size)
+
+
+def _single_frame(attributes: Attributes) -> FrameIndex | None:
+    """The index of an object too small for a second frame, which has no sidecar."""
+    size, stored_size = attributes.size, attributes.head.size
+    if attributes.stored.multipart or size is None or not 0 < size <= _ONE_FRAME:
+        return None
+    return FrameIndex.from_entries([FrameEntry(0, size, 0, stored_size)])
+
+
+def _extent(entries: list[FrameEntry]) -> tuple[int, int]:
+    """Where neighbouring frames begin and end; DamagedObject when there is no room for them."""
+    start = entries[0].compressed_offset
+    end = entries[-1].compressed_offset + entries[-1].compressed_size
+    if end - start < len(entries) * wire_frame.HEADER_SIZE:
+        msg = f"the index names {len(entries)} frames in {end - start} bytes"
+        raise DamagedObject(msg)
+    return start, end
+
+
+async def _as_indexed(
+    frames: AsyncGenerator[DecodedFrame, None], entries: list[FrameEntry]
+) -> AsyncGenerator[DecodedFrame, None]:
+    """Yield the frames, which must be those of an index, no more and no fewer."""
+    position = 0
+    async with aclosing(frames):
+        async for frame in frames:
+            if position == len(entries) or not _matches(frame, entries[position]):
+                frame.close()
+                msg = "the index does not describe the frames"
+                raise DamagedObject(msg)
+            position += 1
+            yield frame
+    if position < len(entries):
+        msg = "the index names frames that are not there"
+        raise DamagedObject(msg)
 
 
 def _matches(frame: DecodedFrame, entry: FrameEntry) -> bool:
@@ -533,27 +568,12 @@ async def _verified(
 
 
 async def _first_verified(
-    frames: AsyncGenerator[DecodedFrame, None],
-    reader: FrameReader,
-    wanted: int,
-    consume: Callable[[Frames], AsyncGenerator[bytes, None]],
-) -> AsyncGenerator[bytes, None]:
-    """Return the plaintext with its first frame already decoded, so that a fault shows now."""
+    frames: AsyncGenerator[DecodedFrame, None], reader: FrameReader, wanted: int
+) -> ReadAhead:
+    """Return the frames with the first one already decoded, so that a fault shows now."""
     first = await anext(frames, None)
-    rest = _chained(first, frames)
-    if first is not None and first.plain.length < wanted and reader.may_read_ahead():
-        return consume(ReadAhead(rest))
-    return consume(rest)
-
-
-async def _chained(
-    first: DecodedFrame | None, rest: AsyncGenerator[DecodedFrame, None]
-) -> AsyncGenerator[DecodedFrame, None]:
-    async with aclosing(rest):
-        if first is not None:
-            yield first
-        async for frame in rest:
-            yield frame
+    ahead = first is not None and first.plain.length < wanted and reader.may_read_ahead()
+    return ReadAhead(first, frames, ahead=ahead)
 
 
 async def _cut(

@@ -35,6 +35,14 @@ class Sidecars:
         self._lanes = lanes
         self.removals = PendingRemovals(backend)
 
+    def known(self, name: ObjectName, etag: str) -> FrameIndex | None:
+        """Return the index of this version if it is at hand."""
+        return self._cache.lookup(name, etag)[1]
+
+    def adopt(self, name: ObjectName, etag: str, index: FrameIndex) -> None:
+        """Keep an index of this version that was made from its frames."""
+        self._cache.remember(name, etag, index)
+
     async def load(self, name: ObjectName, etag: str, stored_size: int) -> FrameIndex | None:
         """Return the index of exactly this version; None when there is none to be trusted."""
         known, index = self._cache.lookup(name, etag)

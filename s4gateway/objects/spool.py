@@ -45,7 +45,7 @@ class Spool:
         """Add `pieces`, which must not change afterwards; raises OSError when the disk is full."""
         self._pieces.extend(pieces)
         self.length += sum(map(len, pieces))
-        if self._file is None and self.length <= self._limit:
+        if not self._pieces or (self._file is None and self.length <= self._limit):
             return
         waiting, self._pieces = self._pieces, []
         if self._file is None:

@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 import trustme
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from s4gateway.backend import base, client, credentials, http, retry
@@ -76,9 +76,12 @@ BUSY = (503, b"<Error><Code>SlowDown</Code><Message>m</Message></Error>", {})
 
 
 class TestSigning:
+    @settings(deadline=None, max_examples=50)
     @given(
         key=st.text(min_size=1, max_size=20).filter(lambda key: key.isprintable()),
-        value=st.text(st.characters(codec="utf-8", categories=["L", "N", "Zs"]), max_size=9),
+        value=st.text(
+            st.characters(codec="utf-8", categories=["L", "N"], include_characters=" "), max_size=9
+        ),
     )
     async def test_what_arrives_verifies(self, key: str, value: str):
         async with rude_server.serve(no_body) as server:

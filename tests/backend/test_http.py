@@ -456,6 +456,22 @@ class TestConnections:
             await client.close()
             await server.all_closed.wait()
 
+    async def test_bodies_of_concurrent_answers_do_not_mix(self, client: http.HttpClient):
+        async def script(exchange: Exchange) -> None:
+            name = exchange.request.target[1:]
+            await exchange.answer(200, (name + b".") * (int(name) % 7 * 100_000))
+
+        async def read(number: int) -> bool:
+            target = f"/{number}"
+            response = await client.request("GET", server.url, target, [("host", "h")])
+            async with response:
+                data = await response.read(10**8)
+            return data == f"{number}.".encode() * (number % 7 * 100_000)
+
+        async with rude_server.serve(script) as server:
+            assert all(await asyncio.gather(*[read(number) for number in range(10, 50)]))
+            assert server.connections <= 4
+
     async def test_an_answer_left_half_read_drops_its_connection(self, client: http.HttpClient):
         async def script(exchange: Exchange) -> None:
             await exchange.answer(200, bytes(5_000_000))

@@ -54,9 +54,9 @@ def test_retry_after_is_seconds_or_a_date(value: str | None, seconds: float):
 @given(failed=st.integers(1, 2000), jitter=st.floats(0, 0.999))
 def test_waits_grow_within_their_bounds(failed: int, jitter: float):
     policy = retry.RetryPolicy(attempts=10**6, max_delay=2, jitter=lambda: jitter)
-    wait = policy.delay(min(failed, 900), 0)
+    wait = policy.delay(failed, 0)
     assert wait is not None
-    assert 0 <= wait <= min(2, 0.1 * 2 ** (failed - 1))
+    assert 0 <= wait <= min(2, 0.1 * 2 ** min(failed - 1, 9))
 
 
 def test_attempts_end():

@@ -92,16 +92,16 @@ def test_a_client_that_dies_within_the_head_leaves_nothing(front: live.Gateway, 
     settled(front)
 
 
-def test_a_length_beyond_the_body_and_a_hang_up(front: live.Gateway, witness: Witness):
+def test_a_length_beyond_the_body_and_a_hang_up(gateway: live.Gateway, witness: Witness):
     for size in (10, 100_000):
-        request = raw.put(front, witness.target, b"x" * size, raw.UNSIGNED)
+        request = raw.put(gateway, witness.target, b"x" * size, raw.UNSIGNED)
         longer = request.with_headers(**{"Content-Length": str(size + 1)})
-        with raw.Connection(front) as connection:
+        with raw.Connection(gateway) as connection:
             connection.send(longer.wire)
             connection.socket.shutdown(1)
             said = connection.rest()
         assert said == b"" or said.startswith(b"HTTP/1.1 4")
-    settled(front)
+    settled(gateway)
 
 
 def test_aborted_uploads_and_downloads_are_counted_apart_from_errors(
@@ -141,5 +141,8 @@ def test_200_aborted_downloads_leave_no_connection_and_no_memory_in_use(
     for target, data in zip(targets, (body, noise), strict=True):
         with ThreadPoolExecutor(8) as pool:  # the pool of backend connections still serves
             answers = pool.map(lambda _, target=target: raw.ask(gateway, "GET", target), range(8))
-            assert all(answer.body == data for answer in answers)
+            wrong = [
+                (answer.verdict, len(answer.body)) for answer in answers if answer.body != data
+            ]
+            assert wrong == []
     settled(gateway)

@@ -90,21 +90,20 @@ Tamper = Callable[[raw.Request], raw.Request]
         lambda request: replace(request, target=request.target.replace("/old", "/new")),
         lambda request: replace(request, target=request.target.replace("/old", "//old")),
         lambda request: replace(request, target=request.target.replace("/old", "/./old")),
-        lambda request: replace(request, target=request.target.replace("/old", "%2Fold")),
         lambda request: replace(request, target=f"{request.target}?acl"),
         lambda request: replace(request, target=f"{request.target}?versionId=1"),
         lambda request: replace(request, method="DELETE", body=()),
         lambda request: request.with_headers(**{"x-amz-meta-a": "other"}),
         lambda request: request.with_headers(**{"x-amz-meta-a": None}),
         lambda request: request.with_headers(**{"x-amz-meta-b": "added"}),
-        lambda request: request.with_headers(**{"host": "other.example"}),
+        lambda request: request.with_headers(host="other.example"),
         lambda request: request.with_headers(
             **{"x-amz-content-sha256": hashlib.sha256(b"other").hexdigest()}
         ),
         lambda request: request.with_headers(**{"x-amz-content-sha256": raw.UNSIGNED}),
     ],
     ids=[
-        "key", "double-slash", "dot-segment", "escaped-slash", "sub-resource", "version", "method",
+        "key", "double-slash", "dot-segment", "sub-resource", "version", "method",
         "header-changed", "header-removed", "header-added", "host", "payload-hash",
         "payload-unsigned",
     ],
@@ -115,6 +114,15 @@ def test_what_was_signed_cannot_be_changed(tamper: Tamper, front: live.Gateway, 
     answer = raw.exchange(front, tamper(request))
     assert answer.status == 403
     assert answer.code in {"SignatureDoesNotMatch", "AccessDenied"}
+
+
+def test_another_spelling_of_the_same_key_is_no_change(gateway: live.Gateway, witness: Witness):
+    request = raw.plain(gateway, "GET", witness.target)
+    for target in (
+        witness.target.replace("/old", "%2Fold"),
+        witness.target.replace("old", "%6fld"),
+    ):
+        assert raw.exchange(gateway, replace(request, target=target)).body == witness.body
 
 
 @pytest.mark.parametrize(
@@ -472,7 +480,8 @@ def test_a_refusal_comes_without_continue_and_without_reading_the_body(
         answer = connection.answer()
         assert (answer.verdict, answer.interim) == ((403, code), ())
         assert answer.headers["connection"] == "close"
-        assert connection.rest() == b""
+        if not front.secure:  # TLS cannot be closed in one direction: the end comes later
+            assert connection.rest() == b""
 
 
 def test_a_failed_condition_comes_without_continue(front: live.Gateway, witness: Witness):

@@ -6,7 +6,7 @@ import pytest
 import trustme
 from starlette.types import Receive, Scope, Send
 
-from s4gateway.gateway import protocol
+from s4gateway.gateway import cycle, protocol
 from tests.gateway.served import (
     HURRIED,
     PATIENT,
@@ -129,7 +129,7 @@ async def test_an_application_that_does_not_read_stops_the_client():
         client.say(bytes(64 * MIB))
         await asyncio.sleep(0.3)
         (connection,) = server.listener.connections
-        assert connection.cycle.received <= protocol.EARLY_HIGH_WATER + 256 * 1024
+        assert connection.cycle.received <= cycle.EARLY_HIGH_WATER + 256 * 1024
         release.set()
         assert (await client.hear())[0] == 200
 

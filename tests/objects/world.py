@@ -4,6 +4,7 @@
 or the same gateway after a restart. `put_stored` writes what no writer here would write.
 """
 
+import asyncio
 import hashlib
 import os
 from collections.abc import Iterable, Sequence
@@ -14,7 +15,7 @@ from pathlib import Path
 from s4gateway.backend.base import Backend
 from s4gateway.backend.memory import MemoryBackend, StoredObject
 from s4gateway.codecs import dispatcher as dispatching
-from s4gateway.codecs import encoder
+from s4gateway.codecs import decoder, encoder
 from s4gateway.codecs.registry import Registry
 from s4gateway.objects.attributes import Attributes
 from s4gateway.objects.budget import ByteBudget
@@ -162,9 +163,12 @@ def framed(
     for number, chunk in enumerate(chunks):
         if padding and padding[number % len(padding)] >= 0:
             stored += frame.padding(padding[number % len(padding)])
-        one = b"".join(
-            encoder.encode_body(chunk, CODECS.get(codecs[number % len(codecs)]), 1 << 40).frames
-        ) or frame.FrameHeader(CodecId.PASSTHROUGH, 0, 0, 0).pack()
+        one = (
+            b"".join(
+                encoder.encode_body(chunk, CODECS.get(codecs[number % len(codecs)]), 1 << 40).frames
+            )
+            or frame.FrameHeader(CodecId.PASSTHROUGH, 0, 0, 0).pack()
+        )
         entries.append(FrameEntry(len(plain), len(chunk), len(stored), len(one)))
         plain += chunk
         stored += one
@@ -224,3 +228,17 @@ def stored_bytes(store: MemoryBackend, key: str) -> bytes:
 def open_files() -> int:
     """File descriptors this process has open."""
     return len(os.listdir("/proc/self/fd"))  # noqa: PTH208
+
+
+async def settled(files: int) -> None:
+    """Wait until threads have let go of what was cancelled: no task, and `files` descriptors."""
+    for _ in range(500):
+        if open_files() == files and len(asyncio.all_tasks()) == 1:
+            return
+        await asyncio.sleep(0.01)
+    assert open_files() == files
+    assert asyncio.all_tasks() == {asyncio.current_task()}
+
+
+def decoder_of(header: frame.FrameHeader) -> decoder.FrameDecoder:
+    return decoder.FrameDecoder(header, CODECS.get(header.codec))
