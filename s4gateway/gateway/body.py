@@ -23,6 +23,9 @@ Piece = bytes | memoryview
 DOCUMENT_LIMIT: Final = 8 * 1024 * 1024
 
 
+_NOTHING: Final = Declared()
+
+
 class ClientGone(Exception):
     """The client closed its connection before the request was complete."""
 
@@ -48,8 +51,9 @@ class RequestBody:
         self._limit = limit
         self._decoder: ChunkedDecoder | None = None
         self.received = 0
-        self.declared = Declared.parse(headers)
         self.length = _content_length(headers)
+        announced = self.length is not None or "transfer-encoding" in headers
+        self.declared = Declared.parse(headers) if announced else _NOTHING
         mode = PayloadMode.UNSIGNED
         if authenticated is not None and authenticated.payload_hash:
             mode = PayloadMode.parse(authenticated.payload_hash)

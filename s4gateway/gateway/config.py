@@ -77,13 +77,6 @@ class Anonymous(StrEnum):
     BACKEND = "backend"
 
 
-class BackendChecksums(StrEnum):
-    """Whether checksum headers are sent to the backend."""
-
-    AUTO = "auto"
-    NONE = "none"
-
-
 class LogLevel(StrEnum):
     """The least severe event that is written."""
 
@@ -417,14 +410,6 @@ class GatewayConfig:
     )
     backend_pool_size: int = field(
         default=256, metadata=_row(_integer(1, 100_000), "Connections to the backend.", "COUNT")
-    )
-    backend_checksums: BackendChecksums = field(
-        default=BackendChecksums.AUTO,
-        metadata=_row(
-            _choice(BackendChecksums),
-            "Send checksum headers to the backend where it takes them, or never.",
-            "auto|none",
-        ),
     )
     physical_listings: bool = field(
         default=False, metadata=_row(_boolean, "List stored sizes instead of the objects' own.")

@@ -27,6 +27,7 @@ _STORED: Final = frozenset(
         "content-language",
         "content-type",
         "expires",
+        "origin",
         "x-amz-acl",
         "x-amz-expected-bucket-owner",
         "x-amz-request-payer",
@@ -41,6 +42,7 @@ _STORED_PREFIXES: Final = (
     "x-amz-server-side-encryption",
 )
 _READ: Final = (
+    "origin",  # the backend answers it by the bucket's CORS rules
     "x-amz-expected-bucket-owner",
     "x-amz-request-payer",
     "x-amz-server-side-encryption-customer-algorithm",
@@ -159,11 +161,11 @@ def relayed_headers(headers: Headers) -> HeaderPairs:
 
 
 def result_headers(headers: Headers) -> HeaderPairs:
-    """Headers of a backend answer to a write: version, encryption, expiration."""
+    """Headers of a backend answer to a write: version, encryption, expiration, CORS."""
     return [
         (name, value)
         for name, value in headers.items()
-        if name.startswith("x-amz-")
+        if name.startswith(("x-amz-", "access-control-", "vary"))
         and name not in _NOT_RELAYED
         and not name.startswith((_CHECKSUM, "x-amz-meta-"))
         and name != "x-amz-object-size"

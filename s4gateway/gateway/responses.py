@@ -8,13 +8,13 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any, Final
 
 from s4gateway.gateway.context import HeaderPairs, Relay, Response
+from s4gateway.gateway.protocol import HOST_ID
 from s4gateway.objects.reader import OpenObject
 from s4gateway.s3.errors import S3Error, render
 
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 XML: Final = "application/xml"
-HOST_ID: Final = "s4gateway"
 
 
 def error_response(error: S3Error, resource: str, request_id: str) -> Response:

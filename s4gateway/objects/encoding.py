@@ -57,7 +57,7 @@ class Workshop:
 class EncodedObject:
     """A body ready to be stored, with everything its metadata will say.
 
-    `index` is None for bodies stored as they came. Close it when it has been stored or given up.
+    `index` is None where no sidecar is due: one frame, or a body stored as it came. Close it when it has been stored or given up.
     """
 
     body: Body
@@ -95,7 +95,7 @@ def encode_small(
         body = b"".join(encoded.frames)
         if len(body) < len(data):
             manifest = _manifest(codec, digests, len(data), len(body), framed=True)
-            return EncodedObject(Body.of(body), manifest, encoded.index)
+            return EncodedObject(Body.of(body), manifest, None)
     manifest = _manifest(CodecId.PASSTHROUGH, digests, len(data), len(data), framed=False)
     return EncodedObject(Body.of(data), manifest, None)
 
@@ -316,9 +316,9 @@ class ObjectEncoder:
 
     def _encoded(self, codec: CodecId, md5: bytes, *, framed: bool) -> EncodedObject:
         spool, self._spool = self._spool, Spool(self._workshop.lanes.disk)
-        index = (
-            FrameIndex.from_entries(self._entries, total_padded=spool.length) if framed else None
-        )
+        index = None
+        if framed and len(self._entries) > 1:
+            index = FrameIndex.from_entries(self._entries, total_padded=spool.length)
         manifest = _manifest(codec, self._digests, self._fed, spool.length, framed=framed)
         body = Body(spool.length, spool.read, md5=base64.b64encode(md5).decode())
         return EncodedObject(body, manifest, index, spool)

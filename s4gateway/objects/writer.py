@@ -56,7 +56,7 @@ class ObjectWriter:
         self, name: ObjectName, encoded: EncodedObject, head: Head, before: KnownObject | None
     ) -> bool | None:
         index = encoded.index
-        if index is not None and len(index) > 1:
+        if index is not None:
             return await self._sidecars.write(name, index, head.etag, encoded.stored_size)
         if head.version_id is None:
             await self.drop_sidecar(name, before)

@@ -128,7 +128,9 @@ class Headers:
     def get(self, name: str, default: None) -> str | None: ...
     def get(self, name: str, default: str | None = None) -> str | None:
         """Value of a field, repeats joined with ",", or the default."""
-        table = self._table
+        table = self._map
+        if table is None:
+            table = self._table
         value = table.get(name)  # callers write lower case; only others pay for lower()
         return table.get(name.lower(), default) if value is None else value
 

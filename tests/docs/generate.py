@@ -45,7 +45,6 @@ GROUPS: Final[dict[str, tuple[str, ...]]] = {
     "Memory and disk": ("memory_budget_bytes", "spool_dir", "frame_cache_bytes"),
     "The way to the store": (
         "backend_connect_timeout_seconds", "backend_read_timeout_seconds", "backend_pool_size",
-        "backend_checksums",
     ),
     "Logs": ("log_format", "log_level", "access_log"),
 }  # fmt: skip

@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from email.utils import format_datetime
+from email.utils import format_datetime, parsedate_to_datetime
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +32,7 @@ FORMS = {
     "one-frame": lambda: corpus.text(700_000, seed=2),
     "many-frames": lambda: corpus.text(5_300_000, seed=3),
     "passthrough": lambda: corpus.noise(300_000, seed=4),
-    "mixed": lambda: corpus.quiet_head(3_000_000, 1_500_000, seed=5),
+    "mixed": lambda: corpus.quiet_head(9_000_000, 4_500_000, seed=5),
 }
 
 
@@ -62,7 +62,7 @@ def foreign(direct: Any, shared: str) -> Stored:
 # --- ranges
 
 
-def _ranges(size: int) -> dict[str, tuple[int, int] | None | int]:
+def _ranges(size: int) -> dict[str, tuple[int, int] | int | None]:
     """Range header -> (start, end exclusive), None for the whole object, or an error status."""
     last = size - 1
     return {
@@ -144,8 +144,7 @@ def test_ranges_at_every_frame_edge(
             (edge, edge + 1),
             (edge - 5, edge + MIB),
         ):
-            start, end = max(start, 0), min(end, len(held.body))
-            if start < end:
+            if 0 <= start < len(held.body):
                 span = {"Range": f"bytes={start}-{end - 1}"}
                 assert raw.ask(gateway, "GET", held.target, span).body == held.body[start:end]
 
@@ -252,8 +251,8 @@ def test_conditions_on_an_object_that_exists(
     held = foreign if form == "foreign" else stored(form)
     head = raw.ask(gateway, "HEAD", held.target)
     etag = head.headers["etag"]
-    modified = datetime.strptime(head.headers["last-modified"], "%a, %d %b %Y %H:%M:%S GMT")
-    for headers, status in _conditions(etag, modified.replace(tzinfo=UTC)).items():
+    modified = parsedate_to_datetime(head.headers["last-modified"])
+    for headers, status in _conditions(etag, modified).items():
         answer = raw.ask(gateway, method, held.target, dict(headers))
         assert answer.status == status, headers
         if status == 304:
