@@ -186,6 +186,8 @@ class ObjectStream(ABC):
     BackendError from the iteration, never a clean end.
     """
 
+    __slots__ = ("head",)
+
     head: Head
 
     @abstractmethod

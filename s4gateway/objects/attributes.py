@@ -59,7 +59,7 @@ def describe(head: Head) -> Attributes:
     """Derive the client's view of an object from a backend answer to GET or HEAD."""
     stored = manifest.classify(head.metadata)
     etag = stored.logical_etag or visible_etag(head.etag, stored)
-    size = head.size if stored.form in {Form.FOREIGN, Form.PASSTHROUGH} else stored.logical_size
+    size = head.size if stored.form is Form.FOREIGN else stored.logical_size
     return Attributes(head, stored, size, etag)
 
 

@@ -20,6 +20,7 @@ from s4gateway.objects.budget import Reservation
 from s4gateway.objects.encoding import Workshop
 from s4gateway.objects.errors import DamagedObject, UnreadableObject
 from s4gateway.objects.spool import Spool
+from s4gateway.wire.codec_id import CodecId
 from s4gateway.wire.crc32c import combine
 from s4gateway.wire.errors import WireError
 from s4gateway.wire.frame import MAX_FRAME_ORIGINAL, FrameHeader
@@ -27,7 +28,9 @@ from s4gateway.wire.scanner import FrameEnd, FrameScanner, FrameStart
 
 INLINE_ORIGINAL: Final = 256 * 1024  # decoding up to this much is cheaper than a thread hop
 LARGE_FRAME: Final = 32 * 1024 * 1024
-_SLICE: Final = 2 * 1024  # stored bytes decoded at a time: four of zstd's can stand for 128 KiB
+# Bytes of a large payload decoded at a time. Four of zstd's can stand for 128 KiB.
+_SLICE: Final = 32 * 1024
+_ZSTD_SLICE: Final = 1024
 _STEP: Final = 1024 * 1024  # decoded bytes after which a payload's decoding pauses
 _UNAVAILABLE: Final = frozenset({"codec-unavailable", "unknown-codec", "dictionary-missing"})
 
@@ -52,24 +55,26 @@ def as_object_error(error: WireError | CodecError) -> DamagedObject | Unreadable
 
 
 async def in_steps(
-    executor: Executor, payload: decoder.PayloadDecoder, data: bytes | memoryview
+    executor: Executor, codec: CodecId, payload: decoder.PayloadDecoder, data: bytes | memoryview
 ) -> AsyncGenerator[list[bytes], None]:
     """Decode a piece of a large payload, yielding what comes out before there is too much of it."""
     loop = asyncio.get_running_loop()
     view, position = memoryview(data), 0
+    size = _ZSTD_SLICE if codec is CodecId.CPU_ZSTD else _SLICE
     while position < len(view):
-        position, pieces = await loop.run_in_executor(executor, _step, payload, view, position)
+        work = loop.run_in_executor(executor, _step, payload, view, position, size)
+        position, pieces = await work
         yield pieces
 
 
 def _step(
-    payload: decoder.PayloadDecoder, view: memoryview, position: int
+    payload: decoder.PayloadDecoder, view: memoryview, position: int, size: int
 ) -> tuple[int, list[bytes]]:
     pieces: list[bytes] = []
     held = 0
     while position < len(view) and held < _STEP:
-        decoded = payload.feed(view[position : position + _SLICE])
-        position += _SLICE
+        decoded = payload.feed(view[position : position + size])
+        position += size
         held += sum(map(len, decoded))
         pieces += decoded
     return position, pieces
@@ -206,8 +211,8 @@ class _LargeFrame:
         self._plain = Spool(workshop.lanes.disk, directory=workshop.spool_directory)
 
     async def feed(self, piece: bytes | memoryview) -> None:
-        executor = self._workshop.lanes.codec
-        async with aclosing(in_steps(executor, self._decoder, piece)) as steps:
+        executor, codec = self._workshop.lanes.codec, self._start.header.codec
+        async with aclosing(in_steps(executor, codec, self._decoder, piece)) as steps:
             async for pieces in steps:
                 await self._plain.append(pieces)
 

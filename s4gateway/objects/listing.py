@@ -27,6 +27,7 @@ from s4gateway.wire import keys
 PAGE_LIMIT: Final = 1000
 _BEHIND_KEY: Final = "s4k."
 _AT_BACKEND: Final = "s4t."
+_RAW: Final = "surrogateescape"  # how keys that are no UTF-8 stand in a page
 
 FetchPage = Callable[[str], Awaitable[bytes]]
 
@@ -35,7 +36,8 @@ FetchPage = Callable[[str], Awaitable[bytes]]
 class ListRequest:
     """What a client asked for; `after` is a marker or start-after, `token` a continuation token.
 
-    `others` are further query parameters, passed on as they are.
+    An empty token stands for the listing's beginning. `others` are further query parameters, passed
+    on as they are.
     """
 
     version: int
@@ -57,11 +59,12 @@ class _Position:
 
 def _start(request: ListRequest) -> _Position:
     token = request.token
-    if token is None:
+    if not token:
         return _Position(request.after)
     if token.startswith(_BEHIND_KEY):
         try:
-            text = base64.urlsafe_b64decode(token[len(_BEHIND_KEY) :]).decode()
+            raw = base64.b64decode(token.removeprefix(_BEHIND_KEY), b"-_", validate=True)
+            text = raw.decode(errors=_RAW)
         except (binascii.Error, ValueError) as error:
             raise S3Error(
                 "InvalidArgument", "The continuation token provided is incorrect"
@@ -70,10 +73,15 @@ def _start(request: ListRequest) -> _Position:
     return _Position(token=token.removeprefix(_AT_BACKEND))
 
 
+def _raw(name: str) -> bytes:
+    """A name as the store has it, by which it also orders names."""
+    return name.encode(errors=_RAW)
+
+
 def _token(position: _Position) -> str:
     if position.token is not None:
         return _AT_BACKEND + position.token
-    return _BEHIND_KEY + base64.urlsafe_b64encode(position.after.encode()).decode()
+    return _BEHIND_KEY + base64.urlsafe_b64encode(_raw(position.after)).decode()
 
 
 def _query(request: ListRequest, position: _Position, count: int) -> str:
@@ -89,7 +97,7 @@ def _query(request: ListRequest, position: _Position, count: int) -> str:
     elif position.after:
         pairs.append(("marker", position.after))
     pairs.extend(request.others)
-    return "&".join(f"{name}={quote(value, safe='')}" for name, value in sorted(pairs))
+    return "&".join(f"{name}={quote(_raw(value), safe='')}" for name, value in sorted(pairs))
 
 
 class _Page:
@@ -108,8 +116,11 @@ class _Page:
 
     def cut(self) -> None:
         """Keep what was asked for, of a page without prefixes, and go on behind it."""
+        last, dropped = (entry.key for entry in self.contents[self.wanted - 1 : self.wanted + 1])
         del self.contents[self.wanted :]
-        self.next = _Position(self.contents[-1].key)
+        # To SeaweedFS all of "a/" stands at "a": only "a/" is behind the one and before the other.
+        inside = f"{last}/"
+        self.next = _Position(inside if dropped.startswith(inside) and dropped != inside else last)
 
 
 async def visible_page(request: ListRequest, fetch: FetchPage) -> ListPage:
@@ -123,10 +134,10 @@ async def visible_page(request: ListRequest, fetch: FetchPage) -> ListPage:
     while True:
         answer = ListPage.parse(await fetch(_query(request, position, _ask(request, page))))
         if request.max_keys == 0:
-            return replace(answer, contents=(), common_prefixes=(), is_truncated=False, key_count=0)
+            return _finished(request, page, answer)
         await _take(request, page, answer, fetch)
         position = _following(request, answer)
-        if page.missing < 0:
+        if page.missing < 0 and not page.prefixes:
             page.cut()
         elif answer.is_truncated and page.missing > 0:
             continue
@@ -191,7 +202,7 @@ def _following(request: ListRequest, answer: ListPage) -> _Position:
     names = [entry.key for entry in answer.contents[-1:]] + list(answer.common_prefixes[-1:])
     if answer.is_truncated and not names:
         raise S3Error("InternalError", "The backend's listing does not say where it goes on.")
-    return _Position(max(names, key=str.encode) if names else "")
+    return _Position(max(names, key=_raw) if names else "")
 
 
 def _finished(request: ListRequest, page: _Page, answer: ListPage) -> ListPage:
@@ -215,17 +226,20 @@ def _finished(request: ListRequest, page: _Page, answer: ListPage) -> ListPage:
             start_after=request.after or None,
         )
     marker = request.after
-    if following is not None and request.delimiter:
-        return replace(result, marker=marker, next_marker=_visible_marker(page, following))
+    if following is not None:
+        next_marker = _visible_marker(page, following)
+        # Without a delimiter clients go on behind the last key, unless they are told otherwise.
+        if request.delimiter or next_marker != page.contents[-1].key:
+            return replace(result, marker=marker, next_marker=next_marker)
     return replace(result, marker=marker)
 
 
 def _visible_marker(page: _Page, following: _Position) -> str:
-    """A marker that names no internal key: the last visible name is as good."""
+    """Where the store goes on; behind an internal name, the last visible one is as good."""
     if not keys.is_hidden(following.after):
         return following.after
     names = [entry.key for entry in page.contents[-1:]] + page.prefixes[-1:]
-    return max(names, key=str.encode)
+    return max(names, key=_raw)
 
 
 class Sizer:

@@ -187,6 +187,7 @@ class ObjectReader:
         if size is None:
             msg = "neither metadata nor frames tell the object's size"
             raise DamagedObject(msg)
+        _check_length(attributes)
         if attributes.head.size <= SMALL_BODY and size <= INLINE_ORIGINAL:
             stored = await stream.read(SMALL_BODY)
             counter.count = len(stored)
@@ -258,12 +259,12 @@ class ObjectReader:
         self, pieces: AsyncIterator[bytes], manifest: Manifest
     ) -> AsyncGenerator[bytes, None]:
         """Decode an unframed body; its last piece is held back until the checksum is known."""
-        executor = self._workshop.lanes.codec
+        executor, codec = self._workshop.lanes.codec, manifest.codec
         held: bytes | None = None
         try:
             payload = self._payload_decoder(manifest)
             async for piece in pieces:
-                async with aclosing(in_steps(executor, payload, piece)) as steps:
+                async with aclosing(in_steps(executor, codec, payload, piece)) as steps:
                     async for decoded in steps:
                         for plain in decoded:
                             if held is not None:
@@ -285,6 +286,7 @@ class ObjectReader:
         form = attributes.stored.form
         head = attributes.head
         if attributes.is_verbatim:
+            _check_length(attributes)
             stream = await self._get(source, head.etag, (start, end))
             counter = Counter()
             return OpenObject(
@@ -540,6 +542,13 @@ def _matches(frame: DecodedFrame, entry: FrameEntry) -> bool:
         and frame.header.stored_size == entry.compressed_size
         and frame.header.original_size == entry.original_size
     )
+
+
+def _check_length(attributes: Attributes) -> None:
+    """Refuse a body stored as it came that has another length than its manifest says."""
+    if attributes.is_verbatim and attributes.size != attributes.head.size:
+        msg = f"{attributes.head.size} bytes are stored, the manifest says {attributes.size}"
+        raise DamagedObject(msg)
 
 
 async def _through(stream: ObjectStream, counter: Counter) -> AsyncGenerator[bytes, None]:

@@ -6,6 +6,7 @@ fails a client's request.
 """
 
 import asyncio
+import contextlib
 import logging
 from typing import Final
 
@@ -84,7 +85,7 @@ class Sidecars:
         """Store the index of the version just written; False when that failed."""
         bucket, key = name
         bound = index.bind(etag, size)
-        self.removals.cancel(name)
+        await self.removals.withhold(name)
         try:
             await self._backend.put(
                 bucket,
@@ -139,8 +140,10 @@ class PendingRemovals:
         self._backend = backend
         self._pending: dict[str, dict[str, None]] = {}
         self._count = 0
+        self._deleting: frozenset[ObjectName] = frozenset()
+        self._turn = asyncio.Lock()
         self._task: asyncio.Task[None] | None = None
-        self._closed = False
+        self._closing = asyncio.Event()
 
     def add(self, name: ObjectName) -> None:
         """Remove the sidecar of `name` soon."""
@@ -151,45 +154,56 @@ class PendingRemovals:
         if key not in waiting:
             waiting[key] = None
             self._count += 1
-        if self._task is None and not self._closed:
+        if self._task is None and not self._closing.is_set():
             self._task = asyncio.get_running_loop().create_task(self._run())
 
-    def cancel(self, name: ObjectName) -> None:
-        """A new sidecar is about to be written for `name`."""
+    async def withhold(self, name: ObjectName) -> None:
+        """A new sidecar is about to be written for `name`; returns when none will be removed."""
         bucket, key = name
         waiting = self._pending.get(bucket)
         if waiting is not None and key in waiting:
             del waiting[key]
             self._count -= 1
+        if name in self._deleting:
+            async with self._turn:
+                pass
 
     async def _run(self) -> None:
         try:
             while self._pending:
-                await asyncio.sleep(_BATCH_DELAY)
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(_BATCH_DELAY):
+                        await self._closing.wait()
                 await self.flush()
         finally:
             self._task = None
 
     async def flush(self) -> None:
-        """Carry out what is pending now."""
-        for bucket in list(self._pending):
-            waiting = self._pending.pop(bucket)
-            names = list(waiting)
-            self._count -= len(names)
-            for first in range(0, len(names), _BATCH):
-                batch = [keys.sidecar_key(key) for key in names[first : first + _BATCH]]
+        """Carry out what is pending now, and what is under way."""
+        async with self._turn:
+            for bucket in list(self._pending):
+                waiting = self._pending.pop(bucket)
+                self._count -= len(waiting)
+                self._deleting = frozenset((bucket, key) for key in waiting)
                 try:
-                    await self._backend.delete_many(bucket, batch)
-                except BackendError as error:
-                    _log.warning(
-                        "sidecars not removed",
-                        extra={"fields": {"bucket": bucket, "error": str(error)}},
-                    )
+                    await self._delete(bucket, list(waiting))
+                finally:
+                    self._deleting = frozenset()
+
+    async def _delete(self, bucket: str, names: list[str]) -> None:
+        for first in range(0, len(names), _BATCH):
+            batch = [keys.sidecar_key(key) for key in names[first : first + _BATCH]]
+            try:
+                await self._backend.delete_many(bucket, batch)
+            except BackendError as error:
+                _log.warning(
+                    "sidecars not removed",
+                    extra={"fields": {"bucket": bucket, "error": str(error)}},
+                )
 
     async def close(self) -> None:
         """Carry out what is pending, then accept no more."""
-        self._closed = True
+        self._closing.set()
         if self._task is not None:
-            self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
         await self.flush()

@@ -63,11 +63,14 @@ class ObjectWriter:
         return None
 
     async def drop_sidecar(self, name: ObjectName, before: KnownObject | None) -> None:
-        """Remove what may be left of the version `before`; at once when it is known to have one."""
-        if before is None or before.indexed is None:
-            self._sidecars.removals.add(name)
-        elif before.indexed:
+        """Remove what may be left of the version `before`; at once when it is known to have one.
+
+        Another gateway may have written an indexed version since, so that none is ever certain.
+        """
+        if before is not None and before.indexed:
             await self._sidecars.remove(name)
+        else:
+            self._sidecars.removals.add(name)
 
     def _remember(
         self, name: ObjectName, encoded: EncodedObject, head: Head, *, indexed: bool
@@ -93,6 +96,9 @@ class ObjectWriter:
         self._attributes.forget(name)
         head = await backend.delete(bucket, key, query=query, headers=headers)
         versioned = head.version_id is not None or "x-amz-delete-marker" in head.headers
-        if not versioned and not query and (before is None or before.indexed is not False):
-            await self._sidecars.remove(name)
+        if not versioned and not query:
+            if before is None or before.indexed is not False:
+                await self._sidecars.remove(name)
+            else:
+                self._sidecars.removals.add(name)
         return head

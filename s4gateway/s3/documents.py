@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 from urllib.parse import quote, unquote_plus
 
@@ -63,7 +63,9 @@ class ListPage:
     """A ListBucketResult, of ListObjects (`marker`) or ListObjectsV2 (`key_count`, tokens).
 
     None stands for an element that is absent, "" for an empty one. Keys, prefixes, delimiter and
-    markers are decoded; `encoding_type` says how `serialize` writes them.
+    markers are decoded; `encoding_type` says how `serialize` writes them. `prefix_text` is Prefix
+    as the document spelled it: on an encoded page of ListObjects some servers leave it as it is and
+    some clients do not decode it, so there it is written as it was read.
     """
 
     name: str = ""
@@ -81,6 +83,7 @@ class ListPage:
     next_continuation_token: str | None = None
     key_count: int | None = None
     others: tuple[xml.Element, ...] = ()
+    prefix_text: str | None = field(default=None, compare=False)
 
     @classmethod
     def parse(cls, data: bytes, max_bytes: int = xml.MAX_BYTES) -> ListPage:
@@ -99,7 +102,7 @@ class ListPage:
         encoded = self.encoding_type == "url"
         head = [
             xml.leaf("Name", self.name),
-            xml.leaf("Prefix", _encode(self.prefix, encoded)),
+            xml.leaf("Prefix", self._prefix(encoded)),
             xml.leaf("Marker", _encode(self.marker, encoded)),
             xml.leaf("NextMarker", _encode(self.next_marker, encoded)),
             xml.leaf("StartAfter", _encode(self.start_after, encoded)),
@@ -121,6 +124,11 @@ class ListPage:
             "ListBucketResult",
             "".join(head + _write_contents(self.contents, encoded) + prefixes + others),
         )
+
+    def _prefix(self, encoded: bool) -> str | None:
+        if encoded and self.marker is not None and self.prefix_text is not None:
+            return self.prefix_text
+        return _encode(self.prefix, encoded)
 
 
 _PAGE_TAGS: Final = frozenset(
@@ -260,6 +268,11 @@ def _page(root: xml.Element, contents: list[ListedObject]) -> ListPage:
     if encoded:
         contents = [each._replace(key=_decode(each.key)) for each in contents]
     prefixes = [each.findtext("Prefix") or "" for each in root.findall("CommonPrefixes")]
+    next_marker = root.findtext("NextMarker")
+    if encoded:
+        prefixes = [_decode(prefix) for prefix in prefixes]
+        last = {each.key for each in contents[-1:]} | set(prefixes[-1:])
+        next_marker = None if next_marker is None else _next_marker(next_marker, last)
     key_count = root.findtext("KeyCount")
     return ListPage(
         name=root.findtext("Name") or "",
@@ -267,17 +280,31 @@ def _page(root: xml.Element, contents: list[ListedObject]) -> ListPage:
         max_keys=_number(root.findtext("MaxKeys") or "1000"),
         is_truncated=(root.findtext("IsTruncated") or "").strip() == "true",
         contents=tuple(contents),
-        common_prefixes=tuple(map(_decode, prefixes) if encoded else prefixes),
+        common_prefixes=tuple(prefixes),
         delimiter=decoded("Delimiter"),
         encoding_type=encoding_type,
         marker=decoded("Marker"),
-        next_marker=decoded("NextMarker"),
+        next_marker=next_marker,
         start_after=decoded("StartAfter"),
         continuation_token=root.findtext("ContinuationToken"),
         next_continuation_token=root.findtext("NextContinuationToken"),
         key_count=None if key_count is None else _number(key_count),
         others=tuple(each for each in root.children if each.tag not in _PAGE_TAGS),
+        prefix_text=root.findtext("Prefix"),
     )
+
+
+def _next_marker(text: str, last: set[str]) -> str:
+    """NextMarker of an encoded page, on which some servers leave it as it is.
+
+    It names an entry the page ends with, which tells the two spellings apart.
+    """
+    decoded = _decode(text)
+    return max({text, decoded} & last, default=decoded, key=_in_bytes)
+
+
+def _in_bytes(name: str) -> bytes:
+    return name.encode(errors="surrogateescape")
 
 
 def _write_contents(contents: Iterable[ListedObject], encoded: bool) -> list[str]:

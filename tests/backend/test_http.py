@@ -456,6 +456,17 @@ class TestConnections:
             await client.close()
             await server.all_closed.wait()
 
+    async def test_a_connection_that_idled_too_long_is_not_used_again(self):
+        client = http.HttpClient(keepalive=0.05)
+        async with rude_server.serve(no_body) as server:
+            await fetch(client, server)
+            await fetch(client, server)
+            assert server.connections == 1
+            await asyncio.sleep(0.1)
+            await fetch(client, server)
+            assert server.connections == 2
+            await client.close()
+
     async def test_bodies_of_concurrent_answers_do_not_mix(self, client: http.HttpClient):
         async def script(exchange: Exchange) -> None:
             name = exchange.request.target[1:]

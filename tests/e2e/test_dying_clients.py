@@ -5,37 +5,16 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
-import httpx
 import pytest
 
 from tests import corpus, live
-from tests.e2e import raw
+from tests.e2e import metering, raw
 from tests.e2e.conftest import Witness
 
 pytestmark = pytest.mark.e2e
 
 BODY = corpus.text(2_500_000, seed=77)
 CRC = {"x-amz-checksum-crc32": raw.checksum("crc32", BODY)}
-
-
-def settled(gateway: live.Gateway, seconds: float = 15.0) -> dict[str, float]:
-    """The metrics once no request is being answered and no memory is held."""
-    deadline = time.monotonic() + seconds
-    while True:
-        found = scrape(gateway)
-        idle = (
-            not found['s4_memory_budget_bytes{state="used"}'] and not found["s4_in_flight_requests"]
-        )
-        if idle or time.monotonic() > deadline:
-            assert idle, found
-            return found
-        time.sleep(0.05)
-
-
-def scrape(gateway: live.Gateway) -> dict[str, float]:
-    text = httpx.get(f"{gateway.endpoint_url}/metrics", verify=gateway.verify, trust_env=False).text
-    lines = (line.rpartition(" ") for line in text.splitlines() if not line.startswith("#"))
-    return {name: float(value) for name, _, value in lines}
 
 
 def _with_length(gateway: live.Gateway, target: str) -> raw.Request:
@@ -81,7 +60,7 @@ def test_a_client_that_dies_at_any_byte_leaves_nothing(
 
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(die, offsets))
-    settled(front)
+    metering.settled(front)
 
 
 def test_a_client_that_dies_within_the_head_leaves_nothing(front: live.Gateway, witness: Witness):
@@ -89,7 +68,7 @@ def test_a_client_that_dies_within_the_head_leaves_nothing(front: live.Gateway, 
     for offset in range(1, len(head), 37):
         with raw.Connection(front) as connection:
             connection.send(head[:offset])
-    settled(front)
+    metering.settled(front)
 
 
 def test_a_length_beyond_the_body_and_a_hang_up(gateway: live.Gateway, witness: Witness):
@@ -101,19 +80,19 @@ def test_a_length_beyond_the_body_and_a_hang_up(gateway: live.Gateway, witness: 
             connection.socket.shutdown(1)
             said = connection.rest()
         assert said == b"" or said.startswith(b"HTTP/1.1 4")
-    settled(gateway)
+    metering.settled(gateway)
 
 
 def test_aborted_uploads_and_downloads_are_counted_apart_from_errors(
     gateway: live.Gateway, witness: Witness
 ):
-    before = scrape(gateway)["s4_client_aborts_total"]
+    before = metering.scrape(gateway)["s4_client_aborts_total"]
     request = _with_length(gateway, witness.target)
     with raw.Connection(gateway) as connection:
         connection.send(request.head + BODY[:1000])
         connection.reset()
-    settled(gateway)
-    assert scrape(gateway)["s4_client_aborts_total"] == before + 1
+    metering.settled(gateway)
+    assert metering.scrape(gateway)["s4_client_aborts_total"] == before + 1
 
 
 def test_200_aborted_downloads_leave_no_connection_and_no_memory_in_use(
@@ -137,7 +116,7 @@ def test_200_aborted_downloads_leave_no_connection_and_no_memory_in_use(
 
     with ThreadPoolExecutor(16) as pool:
         list(pool.map(abort, range(200)))
-    settled(gateway)
+    metering.settled(gateway)
     for target, data in zip(targets, (body, noise), strict=True):
         with ThreadPoolExecutor(8) as pool:  # the pool of backend connections still serves
             answers = pool.map(lambda _, target=target: raw.ask(gateway, "GET", target), range(8))
@@ -145,4 +124,4 @@ def test_200_aborted_downloads_leave_no_connection_and_no_memory_in_use(
                 (answer.verdict, len(answer.body)) for answer in answers if answer.body != data
             ]
             assert wrong == []
-    settled(gateway)
+    metering.settled(gateway)

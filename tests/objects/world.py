@@ -14,8 +14,8 @@ from pathlib import Path
 
 from s4gateway.backend.base import Backend
 from s4gateway.backend.memory import MemoryBackend, StoredObject
-from s4gateway.codecs import dispatcher as dispatching
 from s4gateway.codecs import decoder, encoder
+from s4gateway.codecs import dispatcher as dispatching
 from s4gateway.codecs.registry import Registry
 from s4gateway.objects.attributes import Attributes
 from s4gateway.objects.budget import ByteBudget

@@ -51,16 +51,13 @@ def _parse(context: RequestContext) -> ListRequest:
     version = 2 if context.operation is Operation.ListObjectsV2 else 1
     if parameters.get("encoding-type", "url") != "url":
         raise S3Error("InvalidArgument", "Invalid Encoding Method specified in Request")
-    token = parameters.get("continuation-token") if version == 2 else None
-    if token == "":
-        raise S3Error("InvalidArgument", "The continuation token provided is incorrect")
     return ListRequest(
         version=version,
         prefix=parameters.get("prefix", ""),
         delimiter=parameters.get("delimiter", ""),
         max_keys=_max_keys(parameters.get("max-keys")),
         after=parameters.get("start-after" if version == 2 else "marker", ""),
-        token=token,
+        token=parameters.get("continuation-token") if version == 2 else None,
         others=tuple((name, parameters[name]) for name in _PASSED_ON if name in parameters),
     )
 

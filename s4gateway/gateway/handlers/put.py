@@ -7,7 +7,7 @@ replaced by the backend's own ETag.
 """
 
 from s4gateway.gateway import relay
-from s4gateway.gateway.conditions import write_conditions
+from s4gateway.gateway.conditions import conflicts, write_conditions
 from s4gateway.gateway.context import Outcome, RequestContext, Response
 from s4gateway.objects.encoding import (
     DIGESTS,
@@ -37,9 +37,10 @@ async def put_object(context: RequestContext) -> Outcome:
         encoded, verified = await _encode_large(context, digests)
     encoded = encoded.with_checksum(next(iter(verified.items()), None))
     try:
-        written = await context.services.writer.store(
-            context.backend, context.name, encoded, headers + conditions
-        )
+        with conflicts(context):
+            written = await context.services.writer.store(
+                context.backend, context.name, encoded, headers + conditions
+            )
     finally:
         encoded.close()
     manifest = encoded.manifest
