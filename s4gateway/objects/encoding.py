@@ -57,8 +57,8 @@ class Workshop:
 class EncodedObject:
     """A body ready to be stored, with everything its metadata will say.
 
-    `index` is None where no sidecar is due: one frame, or a body stored as it came. Close it when it
-    has been stored or given up.
+    `index` is None where no sidecar is due: one frame, or a body stored as it came. Close it when
+    it has been stored or given up.
     """
 
     body: Body

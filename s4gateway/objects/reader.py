@@ -23,6 +23,7 @@ from s4gateway.codecs.encoder import MEDIUM_CHUNK
 from s4gateway.objects.attributes import Attributes, describe, measured
 from s4gateway.objects.budget import Reservation
 from s4gateway.objects.cache import AttributeCache, ObjectName
+from s4gateway.objects.coalescing import Coalescer
 from s4gateway.objects.decoding import (
     INLINE_ORIGINAL,
     DecodedFrame,
@@ -138,10 +139,18 @@ class ObjectReader:
         self._sidecars = sidecars
         self._attributes = attributes
         self._frames = frames
+        self._looks: Coalescer[Attributes] = Coalescer()
         self._decoding: dict[tuple[str, str, str, int], asyncio.Future[None]] = {}
 
     async def attributes(self, source: Source) -> Attributes:
-        """HEAD the object; raises BackendError."""
+        """HEAD the object; raises BackendError.
+
+        Readers of one object that come together share one HEAD, begun after the last of them came.
+        """
+        key = (source.backend, source.name, source.query, tuple(source.headers))
+        return await self._looks.run(key, partial(self._look, source))
+
+    async def _look(self, source: Source) -> Attributes:
         bucket, key = source.name
         head = await source.backend.head(bucket, key, query=source.query, headers=source.headers)
         return await self._measured(describe(head), source)

@@ -11,9 +11,9 @@ import pytest
 from s4gateway.backend.base import BackendAnswer, BackendError, Head, ObjectStream
 from s4gateway.backend.memory import MemoryBackend
 from s4gateway.codecs import encoder
-from s4gateway.objects.errors import DamagedObject, ObjectError, UnreadableObject
+from s4gateway.objects.errors import DamagedObject, UnreadableObject
 from s4gateway.s3 import ranges
-from s4gateway.wire import frame, manifest
+from s4gateway.wire import manifest
 from s4gateway.wire.codec_id import CodecId
 from s4gateway.wire.crc32c import combine, crc32c
 from s4gateway.wire.index import FrameEntry, FrameIndex
@@ -606,13 +606,3 @@ async def test_missing_objects_are_missing_on_every_path(store: MemoryBackend):
         with pytest.raises(BackendAnswer) as caught:
             await read(instance.source("nothing"))
         assert caught.value.missing
-
-
-def test_every_object_error_says_which_kind_it_is():
-    assert issubclass(DamagedObject, ObjectError)
-    assert issubclass(UnreadableObject, ObjectError)
-    assert not issubclass(DamagedObject, UnreadableObject)
-
-
-def test_frame_headers_are_as_long_as_the_tests_believe():
-    assert len(frame.FrameHeader(CodecId.CPU_ZSTD, 1, 1, 1).pack()) == frame.HEADER_SIZE

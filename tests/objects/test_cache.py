@@ -1,0 +1,63 @@
+from hypothesis import given
+from hypothesis import strategies as st
+
+from s4gateway.objects.cache import AttributeCache, IndexCache, KnownObject
+from s4gateway.wire.index import FrameEntry, FrameIndex
+
+NAME = ("bucket", "key")
+
+
+def known(etag: str = "e", stored_size: int = 10) -> KnownObject:
+    return KnownObject(etag, stored_size, 100, "logical", indexed=None)
+
+
+def index(frames: int) -> FrameIndex:
+    return FrameIndex.from_entries(FrameEntry(n, 1, 29 * n, 29) for n in range(frames))
+
+
+def test_attributes_are_believed_only_for_the_version_they_were_learned_of():
+    cache = AttributeCache()
+    cache.remember(NAME, known())
+    assert cache.lookup(NAME, "e", 10) == known()
+    assert cache.lookup(NAME, "other", 10) is None
+    assert cache.lookup(NAME, "e", 11) is None
+    assert cache.last(NAME) == known()
+    cache.forget(NAME)
+    cache.forget(NAME)
+    assert cache.last(NAME) is None
+
+
+def test_the_attributes_used_longest_ago_are_forgotten():
+    cache = AttributeCache(2)
+    for key in "ab":
+        cache.remember(("bucket", key), known())
+    cache.lookup(("bucket", "a"), "e", 10)
+    cache.remember(("bucket", "c"), known())
+    assert [cache.last(("bucket", key)) is not None for key in "abc"] == [True, False, True]
+
+
+@given(st.lists(st.tuples(st.integers(0, 5), st.sampled_from([None, 1, 20, 100]))))
+def test_indices_stay_within_their_bytes(steps: list[tuple[int, int | None]]):
+    cache = IndexCache(5000)
+    last: dict[int, int | None] = {}
+    for number, frames in steps:
+        cache.remember(NAME, str(number), None if frames is None else index(frames))
+        last[number] = frames
+        found, kept = cache.lookup(NAME, str(number))
+        assert found  # what was just learned is kept, however large
+        assert (None if kept is None else len(kept)) == frames
+    held = [number for number in last if cache.lookup(NAME, str(number))[0]]
+    weight = sum(512 + 32 * (last[number] or 0) for number in held)
+    assert weight <= 5000 or len(held) == 1
+    for number in last:
+        cache.forget(NAME, str(number))
+        assert cache.lookup(NAME, str(number)) == (False, None)
+
+
+def test_an_index_belongs_to_one_version_of_one_key():
+    cache = IndexCache()
+    cache.remember(NAME, "e", index(3))
+    assert cache.lookup(NAME, "f") == (False, None)
+    assert cache.lookup(("bucket", "other"), "e") == (False, None)
+    cache.remember(NAME, "f", None)
+    assert cache.lookup(NAME, "f") == (True, None)
