@@ -41,7 +41,7 @@ class _ObservedStream(base.ObjectStream):
         await self._inner.close()
 
 
-@dataclass
+@dataclass(eq=False)
 class CountingBackend:
     """Records every request, and the bytes of object bodies that were read."""
 
@@ -124,7 +124,7 @@ class CountingBackend:
         await self.inner.close()
 
 
-@dataclass
+@dataclass(eq=False)
 class FaultyBackend(CountingBackend):
     """Raises what `fault` returns for a call; None lets it through."""
 

@@ -11,9 +11,10 @@ import functools
 import json
 import re
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, ClassVar
 from urllib.parse import unquote_plus
 
@@ -27,6 +28,9 @@ import urllib3
 from botocore.config import Config
 
 from tests import live
+
+Metadata = Mapping[str, str]
+NONE: Metadata = MappingProxyType({})
 
 _SECONDS = 300.0
 _GIB = 1024**3
@@ -80,6 +84,7 @@ class Client(abc.ABC):
 
     name: ClassVar[str]
     ranges: ClassVar[bool] = True
+    suffixes: ClassVar[bool] = True
     lists: ClassVar[bool] = True
 
     def __init__(self, endpoint: live.Endpoint, folder: Path) -> None:
@@ -87,7 +92,9 @@ class Client(abc.ABC):
         self.folder = folder
 
     @abc.abstractmethod
-    def put(self, bucket: str, key: str, body: bytes, content_type: str) -> None: ...
+    def put(
+        self, bucket: str, key: str, body: bytes, content_type: str, metadata: Metadata = NONE
+    ) -> None: ...
 
     @abc.abstractmethod
     def get(self, bucket: str, key: str) -> bytes: ...
@@ -95,6 +102,10 @@ class Client(abc.ABC):
     def get_range(self, bucket: str, key: str, start: int, end: int) -> bytes:
         """Bytes `start` up to, not including, `end`."""
         raise AssertionError(f"{self.name} does not read ranges: see `ranges`")
+
+    def get_suffix(self, bucket: str, key: str, count: int) -> bytes:
+        """The last `count` bytes."""
+        raise AssertionError(f"{self.name} does not read suffixes: see `suffixes`")
 
     @abc.abstractmethod
     def stat(self, bucket: str, key: str) -> Stat: ...
@@ -139,15 +150,25 @@ class Boto3(Client):
         super().__init__(endpoint, folder)
         self.client = boto3_client(endpoint, **self._config)
 
-    def put(self, bucket: str, key: str, body: bytes, content_type: str) -> None:
-        self.client.put_object(Bucket=bucket, Key=key, Body=body, ContentType=content_type)
+    def put(
+        self, bucket: str, key: str, body: bytes, content_type: str, metadata: Metadata = NONE
+    ) -> None:
+        self.client.put_object(
+            Bucket=bucket, Key=key, Body=body, ContentType=content_type, Metadata=dict(metadata)
+        )
 
     def get(self, bucket: str, key: str) -> bytes:
         with self.client.get_object(Bucket=bucket, Key=key)["Body"] as body:
             return body.read()
 
     def get_range(self, bucket: str, key: str, start: int, end: int) -> bytes:
-        answer = self.client.get_object(Bucket=bucket, Key=key, Range=f"bytes={start}-{end - 1}")
+        return self._part(bucket, key, f"bytes={start}-{end - 1}")
+
+    def get_suffix(self, bucket: str, key: str, count: int) -> bytes:
+        return self._part(bucket, key, f"bytes=-{count}")
+
+    def _part(self, bucket: str, key: str, wanted: str) -> bytes:
+        answer = self.client.get_object(Bucket=bucket, Key=key, Range=wanted)
         with answer["Body"] as body:
             return body.read()
 
@@ -189,9 +210,13 @@ class AwsCli(Client):
         super().__init__(endpoint, folder)
         self._aws = str(_installed(live.ROOT / ".venv-awscli" / "bin" / "aws", "make clients"))
 
-    def put(self, bucket: str, key: str, body: bytes, content_type: str) -> None:
-        path = str(self._file(body))
-        self._api("put-object", bucket, key, "--body", path, "--content-type", content_type)
+    def put(
+        self, bucket: str, key: str, body: bytes, content_type: str, metadata: Metadata = NONE
+    ) -> None:
+        options = ["--body", str(self._file(body)), "--content-type", content_type]
+        if metadata:
+            options += ["--metadata", json.dumps(dict(metadata))]
+        self._api("put-object", bucket, key, *options)
 
     def get(self, bucket: str, key: str) -> bytes:
         path = self._file()
@@ -199,8 +224,14 @@ class AwsCli(Client):
         return path.read_bytes()
 
     def get_range(self, bucket: str, key: str, start: int, end: int) -> bytes:
+        return self._part(bucket, key, f"bytes={start}-{end - 1}")
+
+    def get_suffix(self, bucket: str, key: str, count: int) -> bytes:
+        return self._part(bucket, key, f"bytes=-{count}")
+
+    def _part(self, bucket: str, key: str, wanted: str) -> bytes:
         path = self._file()
-        self._api("get-object", bucket, key, "--range", f"bytes={start}-{end - 1}", str(path))
+        self._api("get-object", bucket, key, "--range", wanted, str(path))
         return path.read_bytes()
 
     def stat(self, bucket: str, key: str) -> Stat:
@@ -238,7 +269,7 @@ class S3cmd(Client):
     """s3cmd: its own signer, MD5 checks of its own, no ranges."""
 
     name = "s3cmd"
-    ranges = False
+    ranges = suffixes = False
 
     def __init__(self, endpoint: live.Endpoint, folder: Path) -> None:
         super().__init__(endpoint, folder)
@@ -259,9 +290,13 @@ class S3cmd(Client):
         lines = [f"{name} = {value}" for name, value in settings.items()]
         self._config.write_text("\n".join(["[default]", *lines, ""]))
 
-    def put(self, bucket: str, key: str, body: bytes, content_type: str) -> None:
+    def put(
+        self, bucket: str, key: str, body: bytes, content_type: str, metadata: Metadata = NONE
+    ) -> None:
         path = str(self._file(body))
-        self._s3("put", "--no-mime-magic", f"--mime-type={content_type}", path, _uri(bucket, key))
+        options = [f"--add-header=x-amz-meta-{name}: {value}" for name, value in metadata.items()]
+        options += ["--no-mime-magic", f"--mime-type={content_type}"]
+        self._s3("put", *options, path, _uri(bucket, key))
 
     def get(self, bucket: str, key: str) -> bytes:
         path = self._file()
@@ -311,16 +346,22 @@ class Rclone(Client):
         }
         self._env = {f"RCLONE_CONFIG_LIVE_{name.upper()}": v for name, v in settings.items()}
 
-    def put(self, bucket: str, key: str, body: bytes, content_type: str) -> None:
-        header = f"Content-Type: {content_type}"
+    def put(
+        self, bucket: str, key: str, body: bytes, content_type: str, metadata: Metadata = NONE
+    ) -> None:
+        options = [f"--header-upload=Content-Type: {content_type}"]
+        options += [f"--metadata-set={name}={value}" for name, value in metadata.items()]
         path = str(self._file(body))
-        self._rc("copyto", "--ignore-times", "--header-upload", header, path, _rc(bucket, key))
+        self._rc("copyto", "--ignore-times", "--metadata", *options, path, _rc(bucket, key))
 
     def get(self, bucket: str, key: str) -> bytes:
         return self._rc("cat", _rc(bucket, key))
 
     def get_range(self, bucket: str, key: str, start: int, end: int) -> bytes:
         return self._rc("cat", f"--offset={start}", f"--count={end - start}", _rc(bucket, key))
+
+    def get_suffix(self, bucket: str, key: str, count: int) -> bytes:
+        return self._rc("cat", f"--tail={count}", _rc(bucket, key))
 
     def stat(self, bucket: str, key: str) -> Stat:
         return self._stat(json.loads(self._rc("lsjson", "--stat", "--hash", _rc(bucket, key))), key)
@@ -349,6 +390,7 @@ class Minio(Client):
     """minio-py: signs the payload over http, sends it unsigned over https."""
 
     name = "minio"
+    suffixes = False
 
     def __init__(self, endpoint: live.Endpoint, folder: Path) -> None:
         super().__init__(endpoint, folder)
@@ -363,10 +405,18 @@ class Minio(Client):
             http_client=self._pool,
         )
 
-    def put(self, bucket: str, key: str, body: bytes, content_type: str) -> None:
+    def put(
+        self, bucket: str, key: str, body: bytes, content_type: str, metadata: Metadata = NONE
+    ) -> None:
         with self._file(body).open("rb") as file:
             self.client.put_object(
-                bucket, key, file, len(body), content_type=content_type, part_size=5 * _GIB
+                bucket,
+                key,
+                file,
+                len(body),
+                content_type=content_type,
+                metadata=dict(metadata),
+                part_size=5 * _GIB,
             )
 
     def get(self, bucket: str, key: str) -> bytes:
@@ -403,8 +453,10 @@ class Obstore(Client):
 
     name = "obstore"
 
-    def put(self, bucket: str, key: str, body: bytes, content_type: str) -> None:
-        kind = {"Content-Type": content_type}
+    def put(
+        self, bucket: str, key: str, body: bytes, content_type: str, metadata: Metadata = NONE
+    ) -> None:
+        kind = {"Content-Type": content_type, **metadata}
         obstore.put(self._store(bucket), key, body, attributes=kind, use_multipart=False)
 
     def get(self, bucket: str, key: str) -> bytes:
@@ -412,6 +464,10 @@ class Obstore(Client):
 
     def get_range(self, bucket: str, key: str, start: int, end: int) -> bytes:
         return obstore.get_range(self._store(bucket), key, start=start, end=end).to_bytes()
+
+    def get_suffix(self, bucket: str, key: str, count: int) -> bytes:
+        options = {"range": {"suffix": count}}
+        return obstore.get(self._store(bucket), key, options=options).bytes().to_bytes()
 
     def stat(self, bucket: str, key: str) -> Stat:
         found = obstore.get(self._store(bucket), key, options={"head": True})
@@ -452,7 +508,8 @@ path, verb = ask["path"], ask["verb"]
 if verb == "put":
     with open(ask["file"], "rb") as file:
         body = file.read()
-    fs.pipe_file(path, body, chunksize=5 * 2**30, ContentType=ask["content_type"])
+    more = {"ContentType": ask["content_type"], "Metadata": ask["metadata"]}
+    fs.pipe_file(path, body, chunksize=5 * 2**30, **more)
 elif verb == "get":
     with open(ask["file"], "wb") as file:
         file.write(fs.cat_file(path, start=ask["start"], end=ask["end"]))
@@ -474,14 +531,20 @@ class S3fs(Client):
         super().__init__(endpoint, folder)
         self._python = str(_installed(live.ROOT / ".venv-s3fs" / "bin" / "python", "make clients"))
 
-    def put(self, bucket: str, key: str, body: bytes, content_type: str) -> None:
-        self._ask("put", bucket, key, file=str(self._file(body)), content_type=content_type)
+    def put(
+        self, bucket: str, key: str, body: bytes, content_type: str, metadata: Metadata = NONE
+    ) -> None:
+        more = {"content_type": content_type, "metadata": dict(metadata)}
+        self._ask("put", bucket, key, file=str(self._file(body)), **more)
 
     def get(self, bucket: str, key: str) -> bytes:
         return self._read(bucket, key, None, None)
 
     def get_range(self, bucket: str, key: str, start: int, end: int) -> bytes:
         return self._read(bucket, key, start, end)
+
+    def get_suffix(self, bucket: str, key: str, count: int) -> bytes:
+        return self._read(bucket, key, -count, None)
 
     def stat(self, bucket: str, key: str) -> Stat:
         return self._stat(json.loads(self._ask("stat", bucket, key)), bucket)
@@ -527,10 +590,15 @@ class Curl(Client):
         self._curl = str(_installed(live.program("curl"), "your system's package manager"))
         self._signer = boto3_client(endpoint, signature_version=self._signature)
 
-    def put(self, bucket: str, key: str, body: bytes, content_type: str) -> None:
-        url = self.presign("put_object", Bucket=bucket, Key=key, ContentType=content_type)
-        header = f"Content-Type: {content_type}"
-        self._fetch("--upload-file", str(self._file(body)), "--header", header, url)
+    def put(
+        self, bucket: str, key: str, body: bytes, content_type: str, metadata: Metadata = NONE
+    ) -> None:
+        more = {"ContentType": content_type, "Metadata": dict(metadata)}
+        url = self.presign("put_object", Bucket=bucket, Key=key, **more)
+        headers = [f"--header=Content-Type: {content_type}"]
+        if "x-amz-meta-" not in url:  # SigV4 signs them as headers, SigV2 puts them into the query
+            headers += [f"--header=x-amz-meta-{name}: {each}" for name, each in metadata.items()]
+        self._fetch("--upload-file", str(self._file(body)), *headers, url)
 
     def get(self, bucket: str, key: str) -> bytes:
         return self._fetch(self.presign("get_object", Bucket=bucket, Key=key))
@@ -538,6 +606,10 @@ class Curl(Client):
     def get_range(self, bucket: str, key: str, start: int, end: int) -> bytes:
         url = self.presign("get_object", Bucket=bucket, Key=key)
         return self._fetch("--range", f"{start}-{end - 1}", url)
+
+    def get_suffix(self, bucket: str, key: str, count: int) -> bytes:
+        url = self.presign("get_object", Bucket=bucket, Key=key)
+        return self._fetch("--range", f"-{count}", url)
 
     def stat(self, bucket: str, key: str) -> Stat:
         said = self._fetch("--head", self.presign("head_object", Bucket=bucket, Key=key)).decode()
@@ -565,7 +637,7 @@ class Curl(Client):
     def close(self) -> None:
         self._signer.close()
 
-    def presign(self, verb: str, **parameters: str) -> str:
+    def presign(self, verb: str, **parameters: Any) -> str:
         url: str = self._signer.generate_presigned_url(verb, Params=parameters, ExpiresIn=600)
         return url
 

@@ -97,7 +97,7 @@ class MemoryStream(base.ObjectStream):
         self._closed = True
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class MemoryBackend:
     """Buckets of objects; `buckets` may be looked into and changed by tests.
 

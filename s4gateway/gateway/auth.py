@@ -87,6 +87,8 @@ def authenticate(
             head, keys.secret_of, now, skew=MAX_SKEW, region=rules.region
         )
         return Caller(keys.lookup(authenticated.access_key), authenticated)
+    if head.method == "OPTIONS":  # a browser's preflight, also of a URL signed for another method
+        return Caller(None, unsigned=True)
     if head.raw_query and presigned.is_presigned(head.query):
         authenticated = presigned.verify_query(
             head,
@@ -97,8 +99,6 @@ def authenticate(
             virtual_bucket=virtual_bucket,
         )
         return Caller(keys.lookup(authenticated.access_key), authenticated, presigned=True)
-    if head.method == "OPTIONS":  # a browser's preflight is never signed
-        return Caller(None, unsigned=True)
     if address.bucket is not None and keys.is_open(address.bucket):
         return Caller(None)
     if rules.anonymous_backend:

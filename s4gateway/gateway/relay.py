@@ -8,9 +8,10 @@ are verified here and never forwarded with a body that was rewritten.
 
 from typing import Final
 
+from s4gateway.backend.base import BackendProtocolError
 from s4gateway.gateway.context import HeaderPairs, RequestContext
 from s4gateway.objects.attributes import Attributes
-from s4gateway.s3 import chunked, conditions, etag, ranges
+from s4gateway.s3 import chunked, conditions, etag, ranges, xml
 from s4gateway.s3.conditions import ReadConditions, Verdict
 from s4gateway.s3.errors import S3Error
 from s4gateway.s3.headers import HOP_BY_HOP, USER_METADATA_PREFIX, Headers
@@ -250,6 +251,15 @@ def wanted_part(part: str | None, attributes: Attributes) -> tuple[int, int] | N
     if int(part) != 1:
         raise S3Error("InvalidPartNumber", ActualPartCount=1, PartNumberRequested=part)
     return (0, attributes.size) if attributes.size else None
+
+
+def backend_document(data: bytes) -> xml.Element:
+    """Parse a document the backend sent; what is wrong with it is not the client's fault."""
+    try:
+        return xml.parse(data)
+    except S3Error as error:
+        msg = f"the backend's document is malformed: {error}"
+        raise BackendProtocolError(msg) from error
 
 
 def version_query(context: RequestContext) -> str:

@@ -11,6 +11,7 @@ from typing import Final
 from s4gateway.s3.errors import S3Error
 
 DEFAULT_LIMIT: Final = 256 * 1024 * 1024
+_RETRY: Final = {"Retry-After": "1"}
 
 
 class Reservation:
@@ -44,7 +45,7 @@ class Reservation:
         """Take `count` more bytes that the request cannot do without; raises SlowDown."""
         budget = self._budget
         if budget.used + count > budget.limit and budget.used > self.held:
-            raise S3Error("SlowDown")
+            raise S3Error("SlowDown", headers=_RETRY)
         budget.used += count
         self.held += count
 
@@ -75,6 +76,6 @@ class ByteBudget:
         a small budget would refuse a large frame for ever.
         """
         if self.used + count > self.limit and self.used > 0:
-            raise S3Error("SlowDown")
+            raise S3Error("SlowDown", headers=_RETRY)
         self.used += count
         return Reservation(self, count)

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Final
 
 from s4gateway.backend.base import Body
+from s4gateway.codecs import decoder
 from s4gateway.codecs import dispatcher as dispatching
 from s4gateway.codecs import encoder as framing
 from s4gateway.codecs.registry import Registry
@@ -307,13 +308,23 @@ class ObjectEncoder:
 
     async def _finish_framed(self) -> EncodedObject:
         only = self._only_frame
-        if only is not None and only.header.codec is CodecId.PASSTHROUGH:
-            await self._spool.append(only.payload)
+        if only is not None and only.stored_size >= only.header.original_size:
+            await self._spool.append(await self._plaintext(only))
             return self._encoded(CodecId.PASSTHROUGH, self._digests["md5"], framed=False)
         if only is not None:
             await self._spool_frame(only)
         assert self._codec is not None
         return self._encoded(self._codec, self._stored_md5.digest(), framed=True)
+
+    async def _plaintext(self, frame: framing.EncodedFrame) -> list[bytes]:
+        """What a frame was made of, which shrank by less than its header takes."""
+        if frame.header.codec is CodecId.PASSTHROUGH:
+            return frame.payload
+        loop = asyncio.get_running_loop()
+        shop = self._workshop
+        return await loop.run_in_executor(
+            shop.lanes.codec, decoder.decode_frame, frame.header, frame.payload, shop.codecs
+        )
 
     def _encoded(self, codec: CodecId, md5: bytes, *, framed: bool) -> EncodedObject:
         spool, self._spool = self._spool, Spool(self._workshop.lanes.disk)

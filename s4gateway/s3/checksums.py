@@ -133,9 +133,9 @@ class Declared:
     def parse(cls, headers: Headers) -> "Declared":
         """Read the declarations of a request that carries a body.
 
-        Raises ``InvalidDigest`` for a malformed Content-MD5 and ``InvalidRequest`` for an unknown
-        algorithm, a malformed value, more than one checksum, a trailer that is no checksum, or an
-        x-amz-sdk-checksum-algorithm that names another one.
+        Raises ``InvalidDigest`` for a malformed Content-MD5, ``BadDigest`` for any other malformed
+        value, and ``InvalidRequest`` for an unknown algorithm, more than one checksum, a trailer
+        that is no checksum, or an x-amz-sdk-checksum-algorithm that names another one.
         """
         checksum: tuple[str, bytes] | None = None
         for name, value in headers.items():
@@ -177,8 +177,8 @@ class Declared:
 
         ``trailers`` are those that followed the body, by lower-case name. Returns the verified
         checksums as S3 writes them, base64 by algorithm ("crc32": "..."), Content-MD5 not among
-        them. Raises ``XAmzContentSHA256Mismatch``, ``BadDigest`` (also for an announced trailer
-        that never came) and ``InvalidRequest`` for a malformed trailer value.
+        them. Raises ``XAmzContentSHA256Mismatch`` and ``BadDigest`` (also for an announced trailer
+        that never came or is malformed).
         """
         if self.payload_sha256 is not None:
             computed = digests["sha256"].hex()
@@ -241,9 +241,8 @@ def _checksum(algorithm: str, value: str, where: str = "header") -> bytes:
         )
     digest = _decode(value, length)
     if digest is None:
-        raise S3Error(
-            "InvalidRequest", f"Value for {CHECKSUM_PREFIX}{algorithm} {where} is invalid."
-        )
+        # AWS says InvalidRequest; the other stores, and the suite they are held against, say this.
+        raise S3Error("BadDigest", f"Value for {CHECKSUM_PREFIX}{algorithm} {where} is invalid.")
     return digest
 
 

@@ -271,7 +271,7 @@ def _page(root: xml.Element, contents: list[ListedObject]) -> ListPage:
     next_marker = root.findtext("NextMarker")
     if encoded:
         prefixes = [_decode(prefix) for prefix in prefixes]
-        last = (*(each.key for each in contents[-1:]), *prefixes[-1:])
+        last = [each.key for each in contents[-1:]] + prefixes[-1:]
         next_marker = None if next_marker is None else _next_marker(next_marker, last)
     key_count = root.findtext("KeyCount")
     return ListPage(
@@ -294,15 +294,15 @@ def _page(root: xml.Element, contents: list[ListedObject]) -> ListPage:
     )
 
 
-def _next_marker(text: str, last: tuple[str, ...]) -> str:
+def _next_marker(text: str, last: list[str]) -> str:
     """NextMarker of an encoded page, on which some servers leave it as it is.
 
-    It begins with the name of an entry the page ends with, which tells the two spellings apart; on
-    an empty page, which only such servers send with a marker, there is nothing to tell.
+    It is an entry the page ends with, or the directory of that name; this tells the two spellings
+    apart.
     """
     decoded = _decode(text)
-    fitting = [name for name in (decoded, text) if name.startswith(last)]
-    return max(fitting, default=decoded, key=_in_bytes) if last else text
+    fitting = [name for name in (decoded, text) if name in last or name.removesuffix("/") in last]
+    return max(fitting, default=decoded, key=_in_bytes)
 
 
 def _in_bytes(name: str) -> bytes:

@@ -340,6 +340,22 @@ def test_conditional_writes(size: int, front: live.Gateway, shared: str, key: st
     assert both.verdict == (501, "NotImplemented")
 
 
+@pytest.mark.parametrize("size", [100, 200_000])
+def test_a_write_that_must_not_replace_a_certain_body(
+    size: int, gateway: live.Gateway, shared: str, key: str
+):
+    target = raw.path(shared, key)
+    first, second = corpus.text(size, seed=14), corpus.text(size, seed=15)
+    made = _put(gateway, target, first, If_None_Match='"0", "1"')
+    assert made.status == 200
+    for tags in (made.headers["etag"], f'"0", W/{made.headers["etag"]}'):
+        refused = _put(gateway, target, second, If_None_Match=tags)
+        assert refused.verdict == (412, "PreconditionFailed")
+    assert raw.ask(gateway, "GET", target).body == first
+    assert _put(gateway, target, second, If_None_Match='"0"').status == 200
+    assert raw.ask(gateway, "GET", target).body == second
+
+
 def _race(front: live.Gateway, target: str, bodies: list[bytes], **headers: str) -> int:
     """Send all at once; the index of the only winner."""
     with concurrent.futures.ThreadPoolExecutor(len(bodies)) as pool:

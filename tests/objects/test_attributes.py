@@ -31,7 +31,7 @@ MANIFEST = {
         ({"color": "blue"}, 50, "abc", "foreign"),
         (MANIFEST | {"s4_framed": "true"}, 100, "abc-1", "cpu-zstd"),
         (MANIFEST | {"s4_framed": "true", "s4_logical_etag": LOGICAL}, 100, LOGICAL, "cpu-zstd"),
-        (MANIFEST | {"s4_codec": "passthrough"}, 50, "abc", "passthrough"),
+        (MANIFEST | {"s4_codec": "passthrough"}, 100, "abc", "passthrough"),
         ({"s4_multipart": "true"}, None, "abc-1", "multipart"),
         ({"s4_multipart": "true", "s4_original_size": "7"}, 7, "abc-1", "multipart"),
         ({"s4_encrypted": "aes-256-gcm"}, None, "abc-1", "encrypted"),

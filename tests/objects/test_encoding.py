@@ -187,6 +187,14 @@ async def test_mixtures_of_text_and_noise_come_back(
     assert one.budget.used == 0
 
 
+@pytest.mark.parametrize("known", [True, False])
+async def test_a_body_that_saves_less_than_a_frame_header_is_stored_as_it_came(known: bool):
+    plain = corpus.noise(16) * 2
+    encoded = await encode(instance(), plain, random.Random(1), known)
+    assert await check(encoded, plain, MIB) == plain
+    encoded.close()
+
+
 async def test_noise_behind_a_compressible_head_is_stored_in_passthrough_frames():
     plain = corpus.text(4 * MIB) + corpus.noise(5 * MIB)
     encoded = await encode(instance(), plain, random.Random(3), known=True)

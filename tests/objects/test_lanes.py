@@ -78,8 +78,7 @@ async def test_an_abandoned_lane_works_no_further():
         lane = Lane(executor, work, lambda _: None, lambda: worked.append(b"last"))
         for piece in (b"a", b"b", b"c"):
             lane.push(memoryview(piece))
-        while not started.is_set():
-            await asyncio.sleep(0.001)
+        await asyncio.to_thread(started.wait, 10)
         lane.abandon()
         lane.abandon()
         go.set()

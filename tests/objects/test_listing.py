@@ -82,7 +82,7 @@ async def all_pages(store: MemoryBackend, request: ListRequest) -> list[ListPage
             assert page.next_marker
             request = replace(request, after=page.next_marker)
         else:
-            request = replace(request, after=page.contents[-1].key)
+            request = replace(request, after=page.next_marker or page.contents[-1].key)
 
 
 def check(pages: list[ListPage], request: ListRequest, visible: set[str]) -> None:
@@ -96,7 +96,8 @@ def check(pages: list[ListPage], request: ListRequest, visible: set[str]) -> Non
         if page.is_truncated:
             assert len(names) == request.max_keys
         if page.next_marker is not None:
-            assert page.next_marker in names
+            # A name of the page, or the directory of that name: what SeaweedFS goes on behind.
+            assert page.next_marker.removesuffix("/") in {name.removesuffix("/") for name in names}
         if request.version == 2:
             assert page.key_count == len(names)
         else:
@@ -105,7 +106,7 @@ def check(pages: list[ListPage], request: ListRequest, visible: set[str]) -> Non
         assert page.max_keys == request.max_keys
 
 
-@settings(max_examples=400, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=250, deadline=None, suppress_health_check=list(HealthCheck))
 @given(
     bucket=buckets(),
     version=st.sampled_from([1, 2]),

@@ -151,8 +151,8 @@ def test_a_malformed_content_md5_is_an_invalid_digest(value: str):
 
 
 @pytest.mark.parametrize("value", ["", "AAAA", "AAAAAA", "AAAAAA==AAAA", "!AAAAA==", "AAAAAA==\n="])
-def test_a_malformed_checksum_is_an_invalid_request(value: str):
-    error = refused("InvalidRequest", x_amz_checksum_crc32=value)
+def test_a_malformed_checksum_is_a_bad_digest(value: str):
+    error = refused("BadDigest", x_amz_checksum_crc32=value)
     assert error.message == "Value for x-amz-checksum-crc32 header is invalid."
 
 
@@ -191,7 +191,7 @@ def test_a_trailer_is_verified(algorithm: str):
     for trailers, code in (
         ({}, "BadDigest"),
         ({name: b64(bytes(ALGORITHMS[algorithm]))}, "BadDigest"),
-        ({name: "?"}, "InvalidRequest"),
+        ({name: "?"}, "BadDigest"),
     ):
         with pytest.raises(S3Error) as caught:
             declared.verify(digests, trailers)

@@ -156,6 +156,37 @@ def test_a_url_encoded_page_reads_plus_as_space_and_percent_20_too():
     assert page.continuation_token == "a+b%20"
 
 
+@pytest.mark.parametrize(
+    ("entries", "text", "meant"),
+    [
+        ("<Contents><Key>a%2B1</Key><Size>1</Size></Contents>", "a%2B1", "a+1"),
+        ("<Contents><Key>a%2B1</Key><Size>1</Size></Contents>", "a+1", "a+1"),
+        ("<Contents><Key>a%2B1</Key><Size>1</Size></Contents>", "a+1/", "a+1/"),
+        ("<Contents><Key>a%252B1</Key><Size>1</Size></Contents>", "a%2B1", "a%2B1"),
+        ("<Contents><Key>a%252B1</Key><Size>1</Size></Contents>", "a%252B1", "a%2B1"),
+        ("<CommonPrefixes><Prefix>a%2B1/</Prefix></CommonPrefixes>", "a+1/", "a+1/"),
+        ("", "a%2B1", "a+1"),
+    ],
+)
+def test_a_next_marker_is_understood_encoded_and_as_it_is(entries: str, text: str, meant: str):
+    document = (
+        f"<ListBucketResult><IsTruncated>true</IsTruncated><EncodingType>url</EncodingType>"
+        f"<NextMarker>{text}</NextMarker>{entries}</ListBucketResult>"
+    )
+    assert ListPage.parse(document.encode()).next_marker == meant
+
+
+@pytest.mark.parametrize("text", ["a b+%0A", "a%20b%2B%250A"])
+def test_the_prefix_of_list_objects_is_written_as_it_was_read(text: str):
+    head = f"<EncodingType>url</EncodingType><Prefix>{text}</Prefix>"
+    first = ListPage.parse(f"<ListBucketResult>{head}<Marker></Marker></ListBucketResult>".encode())
+    assert f"<Prefix>{text}</Prefix>".encode() in first.serialize()
+    second = ListPage.parse(f"<ListBucketResult>{head}</ListBucketResult>".encode())
+    assert ListPage.parse(second.serialize()).prefix == second.prefix
+    plain = dataclasses.replace(first, prefix="a b+%0A", encoding_type=None)
+    assert b"<Prefix>a b+%0A</Prefix>" in plain.serialize()
+
+
 def test_a_key_that_is_no_utf_8_survives_url_encoding():
     page = ListPage.parse(
         listing("<EncodingType>url</EncodingType><Contents><Key>%FF</Key><Size>1</Size></Contents>")

@@ -70,13 +70,13 @@ async def _delete(context: RequestContext, objects: list[xml.Element]) -> list[x
     async with stream:
         answer = await stream.read(_LARGEST_ANSWER)
     if stream.head.status >= 300:
-        root = xml.parse(answer)
+        root = relay.backend_document(answer)
         raise S3Error(
             root.findtext("Code") or "InternalError",
             root.findtext("Message"),
             status=stream.head.status,
         )
-    root = xml.parse(answer)
+    root = relay.backend_document(answer)
     return [each for each in root.children if each.tag in {"Deleted", "Error"}]
 
 

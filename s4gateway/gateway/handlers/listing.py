@@ -6,6 +6,7 @@ https://docs.aws.amazon.com/AmazonS3/latest/API/API_ListObjectsV2.html
 from dataclasses import replace
 from typing import Final
 
+from s4gateway.gateway import relay
 from s4gateway.gateway.context import Outcome, RequestContext, Response
 from s4gateway.objects.listing import PAGE_LIMIT, ListRequest, visible_page
 from s4gateway.s3 import query, xml
@@ -82,7 +83,7 @@ async def list_versions(context: RequestContext) -> Outcome:
         for name, value in context.query.items()
         if name in _VERSION_PARAMETERS
     )
-    root = xml.parse(await context.backend.list(context.bucket, raw))
+    root = relay.backend_document(await context.backend.list(context.bucket, raw))
     encoded = root.findtext("EncodingType") == "url"
     root.children = [each for each in root.children if not _is_hidden(each, encoded)]
     inner = "".join(xml.write(each) for each in root.children)
