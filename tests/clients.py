@@ -596,7 +596,7 @@ class Curl(Client):
         more = {"ContentType": content_type, "Metadata": dict(metadata)}
         url = self.presign("put_object", Bucket=bucket, Key=key, **more)
         headers = [f"--header=Content-Type: {content_type}"]
-        if "x-amz-meta-" not in url:  # SigV4 signs them as headers, SigV2 puts them into the query
+        if self._signature == "s3v4":  # SigV2 puts them into the query
             headers += [f"--header=x-amz-meta-{name}: {each}" for name, each in metadata.items()]
         self._fetch("--upload-file", str(self._file(body)), *headers, url)
 

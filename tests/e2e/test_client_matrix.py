@@ -9,7 +9,7 @@ better one. On failure the table is printed.
 import contextlib
 import hashlib
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -37,6 +37,9 @@ TYPES = {
 }
 METADATA = {"colour": "dark blue", "owner-id": "a/b=c"}
 FOLDER = "matrix run/a+b="
+
+# One interpreter a call: what these ask of the wire, boto3 and its kin have asked already.
+SLOW = {"awscli", "s3fs"}
 
 # (client, step) -> why the gateway may differ from SeaweedFS here.
 IMPROVEMENTS: dict[tuple[str, str], str] = {}
@@ -91,6 +94,7 @@ def _attempt(act: Callable[[], Any]) -> Any:
         raise
     except Exception as error:
         said = getattr(error, "output", None) or f"{type(error).__name__} {error}"
+        said = re.sub(r"t-[0-9a-f]{20}", "BUCKET", said)
         return f"error {sorted(set(_ERRORS.findall(said))) or said[:200]}"
 
 
@@ -101,14 +105,17 @@ def _walk(client: Client, endpoint: live.Endpoint, bucket: str) -> Column:
         for name, body in BODIES.items():
             seen |= _walk_body(client, observer, bucket, name, body)
         if client.lists:
-            for prefix in (f"{FOLDER}/", f"{FOLDER}/text", "no/such/"):
+            prefixes = (f"{FOLDER}/", f"{FOLDER}/text", "no/such/")
+            for prefix in prefixes[: 1 if client.name in SLOW else None]:
                 entries = _attempt(lambda prefix=prefix: client.listing(bucket, prefix))
                 seen[f"list {prefix}"] = _listed(entries)
         missing = f"{FOLDER}/missing"
         seen["get missing"] = _attempt(lambda: _shown(client.get(bucket, missing)))
-        seen["stat missing"] = _attempt(lambda: client.stat(bucket, missing))
-        seen["get missing bucket"] = _attempt(lambda: _shown(client.get("no-such-bucket-x", "k")))
-        for name in ("text", "empty"):
+        if client.name not in SLOW:
+            seen["stat missing"] = _attempt(lambda: client.stat(bucket, missing))
+            gone = "no-such-bucket-x"
+            seen["get missing bucket"] = _attempt(lambda: _shown(client.get(gone, "k")))
+        for name in ("text",) if client.name in SLOW else ("text", "empty"):
             seen[f"delete {name}"] = _attempt(lambda n=name: client.delete(bucket, _key(n)))
             seen[f"gone {name}"] = _attempt(
                 lambda n=name: observer.head_object(Bucket=bucket, Key=_key(n))
@@ -124,16 +131,18 @@ def _walk_body(client: Client, observer: Any, bucket: str, name: str, body: byte
     seen[f"put {name}"] = _attempt(lambda: client.put(bucket, key, body, TYPES[name], METADATA))
     seen[f"head {name}"] = _attempt(lambda: _described(observer, bucket, key))
     seen[f"get {name}"] = _attempt(lambda: _shown(client.get(bucket, key)))
+    if client.name in SLOW and name not in {"text", "empty"}:
+        return seen
     seen[f"stat {name}"] = _attempt(lambda: client.stat(bucket, key))
     if client.ranges and size > 1:
         seen[f"range {name}"] = _attempt(
             lambda: _shown(client.get_range(bucket, key, size // 2, size // 2 + 1000))
         )
-    if client.ranges and name in {"text", "one-byte"}:
+    if client.ranges and name in {"text", "one-byte"} and client.name not in SLOW:
         seen[f"first byte {name}"] = _attempt(lambda: _shown(client.get_range(bucket, key, 0, 1)))
     if client.suffixes and name in {"text", "5-mib"}:
         seen[f"suffix {name}"] = _attempt(lambda: _shown(client.get_suffix(bucket, key, 777)))
-    if name == "text":
+    if name == "text" and client.name not in SLOW:
         seen["put again"] = _attempt(
             lambda: client.put(bucket, key, body[::-1], TYPES[name], METADATA)
         )
@@ -169,33 +178,33 @@ _FILE_FACTS = {"s3cmd-attrs", "atime", "btime", "ctime"}
 
 
 @pytest.fixture(scope="module")
-def _endpoints(
+def endpoints(
     seaweedfs: live.Seaweedfs, gateway: live.Gateway, gateway_https: live.Gateway
 ) -> dict[str, live.Endpoint]:
     return {"direct": seaweedfs, "http": gateway, "https": gateway_https}
 
 
 @pytest.fixture
-def _columns(
-    _endpoints: dict[str, live.Endpoint], make_bucket: Callable[..., str], tmp_path: Path
-) -> Iterator[Callable[[str], Table]]:
-    def walk(name: str) -> Table:
+def walk(
+    endpoints: dict[str, live.Endpoint], make_bucket: Callable[..., str], tmp_path: Path
+) -> Callable[[str], Table]:
+    def every(name: str) -> Table:
         table = Table()
-        for column, endpoint in _endpoints.items():
+        for column, endpoint in endpoints.items():
             folder = tmp_path / column
             folder.mkdir()
             with contextlib.closing(clients.CLIENTS[name](endpoint, folder)) as client:
                 table.columns[column] = _walk(client, endpoint, make_bucket())
         return table
 
-    yield walk
+    return every
 
 
 @pytest.mark.parametrize("name", clients.CLIENTS)
 def test_a_client_sees_the_same_through_the_gateway_as_on_the_backend(
-    name: str, _columns: Callable[[str], Table]
+    name: str, walk: Callable[[str], Table]
 ):
-    table = _columns(name)
+    table = walk(name)
     differing = table.differing(name)
     assert not differing, f"{name}\n{table.render(differing)}"
     for body_name, body in BODIES.items():  # two equal columns may still both be wrong
@@ -210,12 +219,12 @@ def test_a_client_sees_the_same_through_the_gateway_as_on_the_backend(
 @pytest.mark.parametrize("name", clients.CLIENTS)
 def test_a_client_with_a_wrong_secret_is_refused_alike(
     name: str,
-    _endpoints: dict[str, live.Endpoint],
+    endpoints: dict[str, live.Endpoint],
     bucket: str,
     tmp_path: Path,
 ):
     said = {}
-    for column, endpoint in _endpoints.items():
+    for column, endpoint in endpoints.items():
         folder = tmp_path / column
         folder.mkdir()
         stranger = replace(_bare(endpoint), secret_key="not the secret")
