@@ -118,6 +118,7 @@ class HttpClient:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._connections: set[Connection] = set()  # open, or being opened
+        self._gone: asyncio.Future[None] | None = None  # set while closing: the last connection
         self._idle: dict[str, list[Connection]] = {}  # by origin, the longest idle first
         self._waiting: deque[tuple[float, asyncio.Future[bool]]] = deque()  # since when, for a turn
         self.in_use = 0  # connections lent to an exchange, or being opened for one
@@ -139,9 +140,11 @@ class HttpClient:
         Raises BackendUnavailable, BackendProtocolError, or what the body's own source raised.
         """
         head = _serialize(method, target, headers, body)
-        connection = self._borrow(origin)
+        connection = self._idle_one(origin) if self.in_use < self._pool_size else None
         if connection is None:
             connection = await self._obtain(origin)
+        else:
+            self.in_use += 1
         try:
             answer = await connection.exchange(
                 head,
@@ -171,28 +174,32 @@ class HttpClient:
 
     async def close(self) -> None:
         """Close every connection; what is under way fails. A later request opens the pool anew."""
+        if self._loop is None:
+            return
         for _, turn in self._waiting:
             if not turn.done():
                 turn.set_result(False)
+        self._waiting.clear()
         for connection in tuple(self._connections):
             connection.abort()
-        while self._connections and self._loop is asyncio.get_running_loop():
-            await asyncio.sleep(0)  # until each has heard from its transport
+        if self._connections:
+            self._gone = self._loop.create_future()
+            await asyncio.wait([self._gone], timeout=1)  # transports close a little later
         self._idle.clear()
         if self._timer is not None:
             self._timer.cancel()
-        self._timer = self._loop = None
+        self._timer = self._loop = self._gone = None
 
-    def _borrow(self, origin: str) -> Connection | None:
-        """The connection that became idle last, when there is one and it is our turn."""
-        if self.in_use >= self._pool_size or not (idle := self._idle.get(origin)):
+    def _idle_one(self, origin: str) -> Connection | None:
+        """The connection that became idle last, unless even that is too long ago."""
+        idle = self._idle.get(origin)
+        if not idle:
             return None
         assert self._loop is not None
         connection = idle.pop()
         if self._loop.time() - connection.idle_since >= self._keepalive:
-            connection.abort()  # and those below idled longer: the sweep finds them
+            connection.abort()
             return None
-        self.in_use += 1
         return connection
 
     async def _obtain(self, origin: str) -> Connection:
@@ -203,17 +210,15 @@ class HttpClient:
             await self._wait_turn(loop, expiry)
         else:
             self.in_use += 1
-        self.in_use -= 1
-        connection = self._borrow(origin)
+        connection = self._idle_one(origin)
         if connection is not None:
             return connection
-        self.in_use += 1
         connection = Connection(loop, origin, self._forget)
         try:
             await self._connect(loop, connection, expiry)
         except BaseException:
             connection.abort()
-            self._connections.discard(connection)
+            self._forget(connection)
             self._end_turn()
             raise
         return connection
@@ -248,14 +253,15 @@ class HttpClient:
         self._idle.setdefault(connection.origin, [])
         try:
             parts = urlsplit(connection.origin)
+            host = parts.hostname or ""
             encrypted = parts.scheme == "https"
             async with asyncio.timeout_at(expiry):
                 await loop.create_connection(
                     lambda: connection,
-                    parts.hostname,
+                    host,
                     parts.port or (443 if encrypted else 80),
                     ssl=self._context() if encrypted else None,
-                    server_hostname=parts.hostname if encrypted else None,
+                    server_hostname=host if encrypted else None,
                 )
         except (OSError, UnicodeError) as error:  # a name that is none is a UnicodeError
             trusted = not isinstance(error, tls.SSLCertVerificationError)
@@ -271,6 +277,8 @@ class HttpClient:
     def _forget(self, connection: Connection) -> None:
         """A connection is gone, perhaps an idle one that the store has closed."""
         self._connections.discard(connection)
+        if self._gone is not None and not self._connections and not self._gone.done():
+            self._gone.set_result(None)
         idle = self._idle.get(connection.origin)
         if idle and connection in idle:
             idle.remove(connection)
