@@ -595,9 +595,10 @@ class Curl(Client):
     ) -> None:
         more = {"ContentType": content_type, "Metadata": dict(metadata)}
         url = self.presign("put_object", Bucket=bucket, Key=key, **more)
-        headers = [f"--header=Content-Type: {content_type}"]
+        headers = ["--header", f"Content-Type: {content_type}"]
         if self._signature == "s3v4":  # SigV2 puts them into the query
-            headers += [f"--header=x-amz-meta-{name}: {each}" for name, each in metadata.items()]
+            for name, value in metadata.items():
+                headers += ["--header", f"x-amz-meta-{name}: {value}"]
         self._fetch("--upload-file", str(self._file(body)), *headers, url)
 
     def get(self, bucket: str, key: str) -> bytes:

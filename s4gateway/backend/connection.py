@@ -173,9 +173,8 @@ class Connection(asyncio.Protocol):
 
     # --- the transport speaks
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Keep the transport, unless the connection was given up while it was being made."""
-        assert isinstance(transport, asyncio.Transport)
         self._transport = transport
         if self._closed:
             transport.abort()
