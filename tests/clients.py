@@ -11,7 +11,7 @@ import functools
 import json
 import re
 import subprocess
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -86,6 +86,7 @@ class Client(abc.ABC):
     ranges: ClassVar[bool] = True
     suffixes: ClassVar[bool] = True
     lists: ClassVar[bool] = True
+    describes: ClassVar[bool] = True  # it can send user metadata that the backend takes
 
     def __init__(self, endpoint: live.Endpoint, folder: Path) -> None:
         self.endpoint = endpoint
@@ -654,10 +655,11 @@ class CurlSigV2(Curl):
 
     name = "curl-sigv2"
     lists = False  # SeaweedFS refuses the SigV2 signature of a bucket without a key
+    describes = False  # and that of metadata, which stand in the query
     _signature = "s3"
 
 
-CLIENTS: dict[str, Callable[[live.Endpoint, Path], Client]] = {
+CLIENTS: dict[str, type[Client]] = {
     kind.name: kind
     for kind in (
         Boto3,

@@ -109,7 +109,7 @@ class FrameReader:
             async for data in source:
                 for event in scanner.feed(data):
                     if isinstance(event, FrameStart):
-                        frame = self._start(event)
+                        frame = await self._start(event)
                     elif isinstance(event, FrameEnd):
                         assert frame is not None
                         decoding.append(frame.finish())
@@ -130,13 +130,13 @@ class FrameReader:
             for each in decoding:
                 each.abandon()
 
-    def _start(self, start: FrameStart) -> "_OpenFrame":
+    async def _start(self, start: FrameStart) -> "_OpenFrame":
         header = start.header
         if max(header.original_size, header.compressed_size) > LARGE_FRAME:
             return _LargeFrame(self._workshop, start)
         need = self._beside + header.original_size + header.compressed_size
         if need > self._reservation.held:
-            self._reservation.grow(need - self._reservation.held)
+            await self._reservation.grow(need - self._reservation.held)
         return _Frame(self._workshop, start)
 
     def may_read_ahead(self) -> bool:

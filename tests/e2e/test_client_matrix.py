@@ -39,14 +39,17 @@ METADATA = {"colour": "dark blue", "owner-id": "a/b=c"}
 FOLDER = "matrix run/a+b="
 
 # One interpreter a call: what these ask of the wire, boto3 and its kin have asked already.
-SLOW = {"awscli", "s3fs"}
+SLOW = {"awscli", "s3cmd", "s3fs"}
 
 # (client, step) -> why the gateway may differ from SeaweedFS here.
-IMPROVEMENTS: dict[tuple[str, str], str] = {}
+IMPROVEMENTS: dict[tuple[str, str], str] = {
+    ("curl-sigv2", "put with metadata"): "SeaweedFS leaves x-amz-meta-* parameters out of what "
+    "SigV2 signs and refuses every such URL of boto3; S3 signs them, and so does the gateway",
+}
 
 _ERRORS = re.compile(
     r"NoSuchKey|NoSuchBucket|AccessDenied|InvalidAccessKeyId|SignatureDoesNotMatch|InvalidRange"
-    r"|NotFoundError|FileNotFoundError|PermissionError|object not found|directory not found"
+    r"|does not exist|NotFoundError|FileNotFoundError|PermissionError|object not found|directory not found"
     r"|\b(?:400|403|404|412|416)\b",
 )
 
@@ -94,7 +97,7 @@ def _attempt(act: Callable[[], Any]) -> Any:
         raise
     except Exception as error:
         said = getattr(error, "output", None) or f"{type(error).__name__} {error}"
-        said = re.sub(r"t-[0-9a-f]{20}", "BUCKET", said)
+        said = re.sub(r"t-[0-9a-f]{20}|/tmp/\S+", "...", said)
         return f"error {sorted(set(_ERRORS.findall(said))) or said[:200]}"
 
 
@@ -128,7 +131,12 @@ def _walk(client: Client, endpoint: live.Endpoint, bucket: str) -> Column:
 def _walk_body(client: Client, observer: Any, bucket: str, name: str, body: bytes) -> Column:
     key, size = _key(name), len(body)
     seen: Column = {}
-    seen[f"put {name}"] = _attempt(lambda: client.put(bucket, key, body, TYPES[name], METADATA))
+    given = METADATA if client.describes else {}
+    if not client.describes and name == "text":
+        seen["put with metadata"] = _attempt(
+            lambda: client.put(bucket, key, body, TYPES[name], METADATA)
+        )
+    seen[f"put {name}"] = _attempt(lambda: client.put(bucket, key, body, TYPES[name], given))
     seen[f"head {name}"] = _attempt(lambda: _described(observer, bucket, key))
     seen[f"get {name}"] = _attempt(lambda: _shown(client.get(bucket, key)))
     if client.name in SLOW and name not in {"text", "empty"}:
@@ -144,7 +152,7 @@ def _walk_body(client: Client, observer: Any, bucket: str, name: str, body: byte
         seen[f"suffix {name}"] = _attempt(lambda: _shown(client.get_suffix(bucket, key, 777)))
     if name == "text" and client.name not in SLOW:
         seen["put again"] = _attempt(
-            lambda: client.put(bucket, key, body[::-1], TYPES[name], METADATA)
+            lambda: client.put(bucket, key, body[::-1], TYPES[name], given)
         )
         seen["get again"] = _attempt(lambda: _shown(client.get(bucket, key)))
     return seen
@@ -207,11 +215,14 @@ def test_a_client_sees_the_same_through_the_gateway_as_on_the_backend(
     table = walk(name)
     differing = table.differing(name)
     assert not differing, f"{name}\n{table.render(differing)}"
+    if not clients.CLIENTS[name].describes:
+        assert table.columns["https"]["put with metadata"] is None
     for body_name, body in BODIES.items():  # two equal columns may still both be wrong
         step = f"get {body_name}"
         assert table.columns["https"][step] == _shown(body), table.render([step])
         head = table.columns["https"][f"head {body_name}"]
-        assert head["Metadata"].items() >= METADATA.items(), table.render([])
+        if clients.CLIENTS[name].describes:
+            assert head["Metadata"].items() >= METADATA.items(), table.render([])
         assert head["ContentType"] == TYPES[body_name], table.render([])
         assert head["ETag"] == f'"{hashlib.md5(body).hexdigest()}"' or body_name == "text"
 
