@@ -6,7 +6,10 @@ Rule: an entry is believed only together with the backend ETag and stored size i
 which a listing, HEAD or pinned read has just confirmed; a stale entry is useless, never wrong.
 """
 
+import math
+import time
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
@@ -14,6 +17,8 @@ from s4gateway.wire.index import FrameIndex
 
 ATTRIBUTE_ENTRIES: Final = 200_000
 INDEX_BYTES: Final = 32 * 1024 * 1024
+ABSENT_SECONDS: Final = 30.0
+_UNKNOWN: Final = (None, -math.inf)
 _ENTRY_OVERHEAD: Final = 512  # bytes of bookkeeping counted for each cached index
 
 ObjectName = tuple[str, str]  # bucket, key
@@ -75,20 +80,27 @@ class AttributeCache:
 class IndexCache:
     """Decoded sidecars by (bucket, key, backend ETag), bounded by the bytes they take.
 
-    An entry of None records that this version has no usable sidecar.
+    An entry of None records that this version has no usable sidecar. That is believed for
+    ABSENT_SECONDS only: a sidecar is written after its object, and may be repaired.
     """
 
-    __slots__ = ("_entries", "_limit", "_used")
+    __slots__ = ("_clock", "_entries", "_limit", "_used")
 
-    def __init__(self, limit: int = INDEX_BYTES) -> None:
-        self._entries: OrderedDict[tuple[ObjectName, str], FrameIndex | None] = OrderedDict()
+    def __init__(
+        self, limit: int = INDEX_BYTES, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._entries: OrderedDict[tuple[ObjectName, str], tuple[FrameIndex | None, float]] = (
+            OrderedDict()
+        )
+        self._clock = clock
         self._limit = limit
         self._used = 0
 
     def remember(self, name: ObjectName, etag: str, index: FrameIndex | None) -> None:
         """Keep the index of one version."""
         self._drop((name, etag))
-        self._entries[name, etag] = index
+        until = math.inf if index is not None else self._clock() + ABSENT_SECONDS
+        self._entries[name, etag] = index, until
         self._used += _weight(index)
         while self._used > self._limit and len(self._entries) > 1:
             self._drop(next(iter(self._entries)))
@@ -96,10 +108,12 @@ class IndexCache:
     def lookup(self, name: ObjectName, etag: str) -> tuple[bool, FrameIndex | None]:
         """Return (whether this version is known, its index or None)."""
         key = (name, etag)
-        if key not in self._entries:
+        index, until = self._entries.get(key, _UNKNOWN)
+        if index is None and until <= self._clock():
+            self._drop(key)
             return False, None
         self._entries.move_to_end(key)
-        return True, self._entries[key]
+        return True, index
 
     def forget(self, name: ObjectName, etag: str) -> None:
         """Drop one version."""
@@ -107,7 +121,7 @@ class IndexCache:
 
     def _drop(self, key: tuple[ObjectName, str]) -> None:
         if key in self._entries:
-            self._used -= _weight(self._entries.pop(key))
+            self._used -= _weight(self._entries.pop(key)[0])
 
 
 def _weight(index: FrameIndex | None) -> int:

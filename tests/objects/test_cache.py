@@ -1,7 +1,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from s4gateway.objects.cache import AttributeCache, IndexCache, KnownObject
+from s4gateway.objects.cache import ABSENT_SECONDS, AttributeCache, IndexCache, KnownObject
 from s4gateway.wire.index import FrameEntry, FrameIndex
 
 NAME = ("bucket", "key")
@@ -61,3 +61,13 @@ def test_an_index_belongs_to_one_version_of_one_key():
     assert cache.lookup(("bucket", "other"), "e") == (False, None)
     cache.remember(NAME, "f", None)
     assert cache.lookup(NAME, "f") == (True, None)
+
+
+def test_an_absent_sidecar_is_looked_for_again_after_a_while():
+    now = [0.0]
+    cache = IndexCache(clock=lambda: now[0])
+    cache.remember(("b", "k"), "e", None)
+    assert cache.lookup(("b", "k"), "e") == (True, None)
+    now[0] = ABSENT_SECONDS
+    assert cache.lookup(("b", "k"), "e") == (False, None)
+    assert cache.lookup(("b", "other"), "e") == (False, None)

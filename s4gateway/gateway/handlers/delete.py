@@ -86,10 +86,9 @@ def _forget(context: RequestContext, deleted: xml.Element) -> None:
         return
     name = (context.bucket, key)
     services = context.services
-    before = services.attributes.last(name)
     services.attributes.forget(name)
     versioned = deleted.find("VersionId") is not None or deleted.find("DeleteMarker") is not None
-    if not versioned and (before is None or before.indexed is not False):
+    if not versioned:
         services.sidecars.removals.add(name)
 
 
