@@ -49,7 +49,8 @@ IMPROVEMENTS: dict[tuple[str, str], str] = {
 
 _ERRORS = re.compile(
     r"NoSuchKey|NoSuchBucket|AccessDenied|InvalidAccessKeyId|SignatureDoesNotMatch|InvalidRange"
-    r"|does not exist|NotFoundError|FileNotFoundError|PermissionError|object not found|directory not found"
+    r"|does not exist|NotFoundError|FileNotFoundError|PermissionError"
+    r"|object not found|directory not found"
     r"|\b(?:400|403|404|412|416)\b",
 )
 
