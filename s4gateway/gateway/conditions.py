@@ -14,7 +14,7 @@ from s4gateway.backend.base import BackendAnswer
 from s4gateway.gateway import relay
 from s4gateway.gateway.context import HeaderPairs, RequestContext
 from s4gateway.objects.attributes import Attributes
-from s4gateway.objects.reader import Source
+from s4gateway.objects.opening import Source
 from s4gateway.s3 import etag
 from s4gateway.s3.conditions import EntityTags
 from s4gateway.s3.errors import S3Error

@@ -16,7 +16,8 @@ from s4gateway.gateway.config import GatewayConfig
 from s4gateway.objects.cache import AttributeCache
 from s4gateway.objects.encoding import Workshop
 from s4gateway.objects.listing import Sizer
-from s4gateway.objects.reader import ObjectReader, OpenObject
+from s4gateway.objects.opening import OpenObject
+from s4gateway.objects.reader import ObjectReader
 from s4gateway.objects.sidecar import Sidecars
 from s4gateway.objects.writer import ObjectWriter
 from s4gateway.s3.addressing import Address

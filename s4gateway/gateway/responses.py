@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from s4gateway.gateway.context import HeaderPairs, Relay, Response
 from s4gateway.gateway.protocol import HOST_ID
-from s4gateway.objects.reader import OpenObject
+from s4gateway.objects.opening import OpenObject
 from s4gateway.s3.errors import S3Error, render
 
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]

@@ -283,6 +283,15 @@ class ReadAhead:
         await self._rest.aclose()
 
 
+async def first_verified(
+    frames: AsyncGenerator[DecodedFrame, None], reader: FrameReader, wanted: int
+) -> ReadAhead:
+    """Return the frames with the first one already decoded, so that a fault shows now."""
+    first = await anext(frames, None)
+    ahead = first is not None and first.plain.length < wanted and reader.may_read_ahead()
+    return ReadAhead(first, frames, ahead=ahead)
+
+
 async def plaintext(frames: ReadAhead, skip: int, take: int) -> AsyncGenerator[bytes, None]:
     """Yield `take` bytes of the frames' plaintext after the first `skip`.
 

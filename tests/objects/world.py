@@ -31,7 +31,8 @@ from s4gateway.objects.encoding import (
 from s4gateway.objects.frame_cache import FrameCache
 from s4gateway.objects.lanes import Lanes
 from s4gateway.objects.listing import Sizer
-from s4gateway.objects.reader import ObjectReader, OpenObject, Source
+from s4gateway.objects.opening import OpenObject, Source
+from s4gateway.objects.reader import ObjectReader
 from s4gateway.objects.sidecar import Sidecars
 from s4gateway.objects.writer import ObjectWriter
 from s4gateway.s3.checksums import Digests

@@ -11,7 +11,7 @@ from s4gateway.backend.base import BackendAnswer
 from s4gateway.gateway import relay
 from s4gateway.gateway.context import Outcome, RequestContext, Response
 from s4gateway.objects.attributes import Attributes
-from s4gateway.objects.reader import OpenObject, Source
+from s4gateway.objects.opening import OpenObject, Source
 from s4gateway.s3 import ranges
 from s4gateway.s3.conditions import Verdict
 from s4gateway.s3.errors import S3Error

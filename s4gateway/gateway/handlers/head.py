@@ -6,7 +6,7 @@ this gateway wrote.
 
 from s4gateway.gateway import relay
 from s4gateway.gateway.context import Outcome, RequestContext, Response
-from s4gateway.objects.reader import Source
+from s4gateway.objects.opening import Source
 from s4gateway.s3 import ranges
 from s4gateway.s3.conditions import Verdict
 from s4gateway.s3.errors import S3Error
