@@ -60,7 +60,7 @@ class Connection(asyncio.Protocol):
         self.idle_since = 0.0
         self.head: base.Head | None = None
         self.pieces: deque[bytes] = deque()
-        self.fault: Exception | None = None  # why the exchange failed
+        self.fault: BaseException | None = None  # why the exchange failed
         self.sent = 0  # bytes of the request body handed to the transport
         self._loop = loop
         self._lost = lost
@@ -109,9 +109,9 @@ class Connection(asyncio.Protocol):
             await self._send(body.chunks)
         while self.head is None and self.fault is None:
             await self._wait(self._timeout)
-        if self.fault is not None:
+        if self.head is None:
+            assert self.fault is not None
             raise self.fault
-        assert self.head is not None
         return self.head
 
     @property
@@ -280,7 +280,7 @@ class Connection(asyncio.Protocol):
         if body is not None and isinstance(body.chunks, bytes):
             self._check_sent(len(body.chunks), whole=True)
         if self._closed:
-            raise base.BackendUnavailable("the connection was closed before it was used")
+            raise base.BackendUnavailable("the connection was closed before its use", unsent=True)
         self._phase = _HEAD
         self._timeout = timeout
         self._is_head = is_head
@@ -335,12 +335,21 @@ class Connection(asyncio.Protocol):
                     if not self._room:
                         await self._drain()
             self._check_sent(self.sent, whole=True)
+        except asyncio.CancelledError as error:
+            if self._phase == _HEAD:  # not because there is an answer, then by the source
+                self._object(error)
+            raise
         except Exception as error:
-            self.abort()
-            self.fault = error
+            self._object(error)
         else:
             if self._waiter is not None:
                 self.deadline = self._loop.time() + self._timeout
+
+    def _object(self, error: BaseException) -> None:
+        """The source of the body has failed: whatever the answer is, this is the outcome."""
+        self.abort()
+        self.head = None
+        self.fault = error
 
     def _check_sent(self, count: int, *, whole: bool = False) -> None:
         if count > self._length or (whole and count < self._length):
@@ -370,6 +379,7 @@ class Connection(asyncio.Protocol):
             self.deadline = NEVER
 
     def _notify(self) -> None:
+        self.deadline = NEVER
         waiter = self._waiter
         if waiter is not None and not waiter.done():
             waiter.set_result(None)

@@ -55,8 +55,12 @@ class RequestBody:
         announced = self.length is not None or "transfer-encoding" in headers
         self.declared = Declared.parse(headers) if announced else _NOTHING
         mode = PayloadMode.UNSIGNED
-        if authenticated is not None and authenticated.payload_hash:
-            mode = PayloadMode.parse(authenticated.payload_hash)
+        if authenticated is not None:
+            payload: str | None = authenticated.payload_hash
+        else:  # anonymous clients frame their bodies, too
+            payload = headers.get("x-amz-content-sha256")
+        if payload:
+            mode = PayloadMode.parse(payload)
         if mode.is_chunked:
             self.length = chunked.decoded_length(headers)
             self._decoder = ChunkedDecoder(mode, authenticated, self.length, self.declared.trailers)

@@ -199,7 +199,7 @@ class Signer:
             added.append(("x-amz-security-token", self.credentials.session_token))
         signed = [("host", host), *added]
         if headers:
-            signed += [(name.lower(), " ".join(value.split())) for name, value in headers]
+            signed += [(name.lower(), _collapse(value)) for name, value in headers]
             signed.sort()
         names = ";".join([name for name, _ in signed])
         canonical = canonical_request(
@@ -213,6 +213,15 @@ class Signer:
         )
         added.append(("authorization", authorization))
         return added
+
+
+def _collapse(value: str) -> str:
+    r"""Trim a header value and make each run of white space one space: of ASCII's, no other.
+
+    >>> _collapse(" a  b\xa0 ")
+    'a b\xa0'
+    """
+    return b" ".join(value.encode().split()).decode()
 
 
 def verify_header(

@@ -80,13 +80,13 @@ class TestSigning:
     @given(
         key=st.text(min_size=1, max_size=20).filter(lambda key: key.isprintable()),
         value=st.text(
-            st.characters(codec="utf-8", categories=["L", "N"], include_characters=" "), max_size=9
+            st.characters(codec="utf-8", categories=["L", "N", "M", "P", "S", "Z"]), max_size=9
         ),
     )
     async def test_what_arrives_verifies(self, key: str, value: str):
         async with rude_server.serve(no_body) as server:
             store = store_at(server.url)
-            headers = [("X-Amz-Meta-V", value.strip()), ("Content-Type", "a/b")]
+            headers = [("X-Amz-Meta-V", value), ("Content-Type", "a/b")]
             await store.put("bucket", key, base.Body.of(b"abc"), headers)
             await store.delete("bucket", key, query="versionId=a%2Bb&x-id=DeleteObject")
             await store.close()

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import socket
 import ssl
 from collections.abc import AsyncIterator, Callable
 
@@ -483,6 +484,86 @@ class TestConnections:
             assert all(await asyncio.gather(*[read(number) for number in range(10, 50)]))
             assert server.connections <= 4
 
+    async def test_a_connection_that_the_store_has_closed_is_not_used_again(
+        self, client: http.HttpClient
+    ):
+        async def script(exchange: Exchange) -> None:
+            await exchange.answer()
+            exchange.close()
+
+        async with rude_server.serve(script) as server:
+            for number in range(1, 4):
+                assert await fetch(client, server) == b""
+                await server.all_closed.wait()
+                await asyncio.sleep(0.01)
+                assert server.connections == number
+
+    async def test_idle_connections_are_closed(self):
+        client = http.HttpClient(keepalive=0.05)
+        async with rude_server.serve(no_body) as server:
+            await asyncio.gather(*[fetch(client, server) for _ in range(3)])
+            assert server.open_connections
+            async with asyncio.timeout(5):
+                await server.all_closed.wait()
+            await client.close()
+
+    async def test_connections_in_use_never_exceed_the_pool_and_waiters_take_turns(self):
+        client = http.HttpClient(pool_size=2)
+        order: list[int] = []
+
+        async def script(exchange: Exchange) -> None:
+            await asyncio.sleep(0.001)
+            await exchange.answer()
+
+        async def one(number: int) -> None:
+            await fetch(client, server)
+            order.append(number)
+
+        async with rude_server.serve(script) as server:
+            await asyncio.gather(*[one(number) for number in range(20)])
+            assert server.connections == 2
+            targets = [number // 2 for number in order]
+            assert targets == sorted(targets)
+            assert client.in_use == 0
+            await client.close()
+
+    async def test_a_waiter_who_gives_up_leaves_the_turn_to_the_next(self):
+        client = http.HttpClient(pool_size=1)
+        async with rude_server.serve(sends(HEAD_OF_TEN, then=lambda _: None)) as server:
+            held = await client.request("GET", server.url, "/", [("host", "h")])
+            waiting = [asyncio.ensure_future(fetch(client, server)) for _ in range(4)]
+            await asyncio.sleep(0.01)
+            server.script = no_body
+            waiting[0].cancel()
+            await held.close()
+            waiting[1].cancel()  # the turn may have been given, but not taken
+            results = await asyncio.gather(*waiting, return_exceptions=True)
+            assert results[2:] == [b"", b""]
+            assert client.in_use == 0
+            await client.close()
+
+    async def test_closing_the_client_ends_what_is_under_way(self):
+        client = http.HttpClient(pool_size=1)
+        async with rude_server.serve(sends(HEAD_OF_TEN, then=lambda _: None)) as server:
+            held = await client.request("GET", server.url, "/", [("host", "h")])
+            waiting = asyncio.ensure_future(fetch(client, server))
+            reading = asyncio.ensure_future(held.read(10))
+            await asyncio.sleep(0.01)
+            await client.close()
+            for task in (waiting, reading):
+                with pytest.raises(base.BackendUnavailable):
+                    await task
+            assert client.in_use == 0
+            await server.all_closed.wait()
+
+    async def test_small_packets_are_not_held_back(self, client: http.HttpClient):
+        async with rude_server.serve(no_body) as server:
+            await fetch(client, server)
+            (connection,) = client._connections
+            assert connection._transport is not None
+            raw = connection._transport.get_extra_info("socket")
+            assert raw.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+
     async def test_an_answer_left_half_read_drops_its_connection(self, client: http.HttpClient):
         async def script(exchange: Exchange) -> None:
             await exchange.answer(200, bytes(5_000_000))
@@ -526,6 +607,24 @@ class TestTls:
         client = http.HttpClient(ssl=trust)
         async with rude_server.serve(no_body, tls=server_side) as server:
             assert await fetch(client, server) == b""
+            await client.close()
+
+    async def test_big_bodies_pass_both_ways(
+        self, authority: trustme.CA, server_side: ssl.SSLContext
+    ):
+        data = bytes(range(256)) * 20_000
+
+        async def script(exchange: Exchange) -> None:
+            await exchange.answer(200, exchange.request.body)
+
+        trust = ssl.create_default_context()
+        authority.configure_trust(trust)
+        client = http.HttpClient(ssl=trust)
+        async with rude_server.serve(script, tls=server_side) as server:
+            for body in (base.Body.of(data), generated([data[:1_000_000], data[1_000_000:]])):
+                response = await client.request("PUT", server.url, "/", [("host", "h")], body)
+                assert await response.read(10**8) == data
+            assert server.connections == 1
             await client.close()
 
     async def test_an_unknown_certificate_is_refused_for_good(self, server_side: ssl.SSLContext):

@@ -77,8 +77,8 @@ def test_a_traceback_is_kept_with_its_event():
 def test_the_level_is_kept_and_libraries_only_warn():
     stream = configured(Format.PRETTY, "warning")
     logs.event(LOG, logging.INFO, "quiet")
-    logging.getLogger("aiohttp.client").info("chatter")
-    logging.getLogger("aiohttp.client").warning("trouble %d", 7)
+    logging.getLogger("httpx").info("chatter")
+    logging.getLogger("httpx").warning("trouble %d", 7)
     assert "quiet" not in stream.getvalue()
     assert "chatter" not in stream.getvalue()
     assert "trouble 7" in stream.getvalue()

@@ -241,6 +241,51 @@ async def test_keys_that_are_no_text_do_not_break_a_listing():
     assert found == [b"a\xff", b"b\xfe", b"c"]
 
 
+@dataclass
+class DirectoryStore:
+    """Lists as SeaweedFS does: all that is below a name stands at that name, "a/x" at "a"."""
+
+    names: list[str]
+
+    async def list(self, query: str) -> bytes:
+        asked = dict(parse_qsl(query))
+        after = asked.get("continuation-token", asked.get("start-after", asked.get("marker", "")))
+        left = [
+            name
+            for name in sorted(self.names, key=lambda name: name.split("/"))
+            if name.split("/") > after.split("/") and not (after and name.startswith(f"{after}/"))
+        ]
+        shown, rest = left[: int(asked["max-keys"])], left[int(asked["max-keys"]) :]
+        entries = "".join(f"<Contents><Key>{n}</Key><Size>1</Size></Contents>" for n in shown)
+        where = ""
+        if rest:
+            inside = "/" if rest[0].startswith(f"{shown[-1]}/") else ""
+            tag = "NextContinuationToken" if "list-type" in asked else "NextMarker"
+            where = f"<{tag}>{shown[-1]}{inside}</{tag}>"
+        return (
+            f"<ListBucketResult><IsTruncated>{'true' if rest else 'false'}</IsTruncated>"
+            f"{entries}{where}</ListBucketResult>"
+        ).encode()
+
+
+@pytest.mark.parametrize("version", [1, 2])
+@pytest.mark.parametrize("size", [1, 2, 3])
+async def test_pages_that_end_at_a_key_do_not_lose_those_below_it(version: int, size: int):
+    visible = ["a", "a/x", "a/x/1", "a/y", "b", "b/x"]
+    store = DirectoryStore([*visible, *(keys.sidecar_key(key) for key in visible)])
+    request, found = ListRequest(version, max_keys=size), []
+    while True:
+        page = await visible_page(request, store.list)
+        found += [entry.key for entry in page.contents]
+        if not page.is_truncated:
+            break
+        if version == 2:
+            request = replace(request, token=page.next_continuation_token)
+        else:
+            request = replace(request, after=page.next_marker or page.contents[-1].key)
+    assert found == visible
+
+
 async def test_a_store_that_does_not_say_where_it_goes_on_is_an_error():
     async def fetch(query: str) -> bytes:
         return b"<ListBucketResult><IsTruncated>true</IsTruncated></ListBucketResult>"

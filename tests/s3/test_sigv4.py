@@ -475,6 +475,17 @@ def test_repeated_headers_are_joined_and_inner_spaces_collapse():
     assert sigv4.verify_header(sent, LOOKUP, THEN)
 
 
+def test_only_ascii_white_space_is_white_space():
+    now = datetime(2026, 1, 5, 10, 20, 30, tzinfo=UTC)
+    value = "\xa0a\u2003 \u2028 b\x1f\x85"
+    signed = [("x-amz-meta-v", value)]
+    added = sigv4.Signer(sigv4.Credentials(KEY, SECRET), "us-east-1").sign(
+        "GET", "gw", "/b/k", "", signed, EMPTY, now
+    )
+    head = RequestHead("GET", "/b/k", "", Headers([("host", "gw"), *signed, *added]))
+    assert sigv4.verify_header(head, LOOKUP, now).access_key == KEY
+
+
 def test_values_are_verified_as_the_bytes_that_came():
     head = signed_head(extra=(("x-amz-meta-a", "Zürich"),))
     assert (b"x-amz-meta-a", "Zürich".encode()) in head.headers.raw
