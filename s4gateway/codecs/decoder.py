@@ -9,12 +9,13 @@ leave the gateway only after `finish` has accepted the whole payload.
 from collections.abc import Iterable
 from typing import Final
 
-from s4gateway.codecs import base, registry, zstd_dict
+from s4gateway.codecs import base, registry, zstd, zstd_dict
 from s4gateway.wire import frame
 from s4gateway.wire.codec_id import CodecId
 from s4gateway.wire.crc32c import crc32c as checksum
 
 MAX_ORIGINAL: Final = frame.MAX_FRAME_ORIGINAL
+_SMALL: Final = 256 * 1024  # bytes up to which a payload may be decoded into one buffer
 
 
 class PayloadDecoder:
@@ -128,12 +129,28 @@ def decode_frame(
 
     CodecError as for `Registry.get`, `PayloadDecoder.feed` and `PayloadDecoder.finish`.
     """
-    decoder = FrameDecoder(header, codecs.get(header.codec, dictionary))
+    codec = codecs.get(header.codec, dictionary)
+    if header.original_size <= _SMALL and isinstance(codec, zstd.Zstd) and dictionary is None:
+        payload = tuple(payload)
+        plain = _small(header, payload, codec)
+        if plain is not None:
+            return [plain]
+    decoder = FrameDecoder(header, codec)
     pieces: list[bytes] = []
     for piece in payload:
         pieces += decoder.feed(piece)
     decoder.finish()
     return pieces
+
+
+def _small(
+    header: frame.FrameHeader, payload: tuple[base.Buffer, ...], codec: zstd.Zstd
+) -> bytes | None:
+    """A sound small frame decoded at one go; None for any other, whose fault is told elsewhere."""
+    if len(payload) != 1 or len(payload[0]) != header.compressed_size:
+        return None
+    plain = codec.decode_small(payload[0], header.original_size)
+    return plain if plain is not None and checksum(plain) == header.crc32c else None
 
 
 def decode_body(

@@ -36,6 +36,8 @@ _MAX_IDLE_BYTES: Final = 96 * 1024**2
 
 # Output leaves libzstd in pieces of two blocks, so that threads change places less often.
 _PIECE: Final = 256 * 1024
+# Magic and a descriptor without content size, checksum, dictionary id and single segment.
+_USUAL_START: Final = b"\x28\xb5\x2f\xfd\x00"
 _PORTION_OUTPUT: Final = 1024 * 1024
 
 
@@ -76,6 +78,24 @@ class Zstd:
     def decompressor(self, limit: int) -> base.Decompressor:
         """Open a stream of zstd frames of which at most `limit` bytes may come out."""
         return _ZstdDecompressor(self._decompressors, limit)
+
+    def decode_small(self, payload: base.Buffer, size: int) -> bytes | None:
+        """Decode a small payload at one go; None when it is not `size` bytes in the usual shape.
+
+        The usual shape is one frame whose header states no content size, so that libzstd allocates
+        no more than `size` whatever the payload claims. Everything else, every fault included, is
+        left to `decompressor`.
+        """
+        if len(payload) <= len(_USUAL_START) or payload[: len(_USUAL_START)] != _USUAL_START:
+            return None
+        context = self._decompressors.take()
+        try:
+            plain = context.decompress(payload, max_output_size=size, allow_extra_data=False)
+        except zstandard.ZstdError:
+            return None
+        finally:
+            self._decompressors.give(context)
+        return plain if len(plain) == size else None
 
 
 class _Context(Protocol):

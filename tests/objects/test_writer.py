@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from s4gateway.backend.base import BackendAnswer, BackendUnavailable
+from s4gateway.backend.base import BackendAnswer, BackendUnavailable, Body, Head, HeaderList
 from s4gateway.backend.memory import MemoryBackend
 from s4gateway.objects.listing import ListRequest, visible_page
 from s4gateway.wire import keys
@@ -124,6 +124,7 @@ async def test_a_removal_under_way_never_takes_the_sidecar_written_after_it(
     slow = Slow(store)
     one = Instance(slow)
     await one.put("k", b"small")
+    one.sidecars.removals.add((BUCKET, "k"))
     await slow.entered.wait()
     await one.put("k", INDEXED)
     await one.close()
@@ -136,6 +137,7 @@ async def test_a_removal_that_was_put_off_is_dropped_when_a_sidecar_comes(
 ):
     one = Instance(store)
     await one.put("k", b"small")
+    one.sidecars.removals.add((BUCKET, "k"))
     await one.put("k", INDEXED)
     await one.close()
     assert names(store) == ["k", "k.s4index"]
@@ -170,6 +172,7 @@ async def test_removals_a_store_refuses_fail_nothing(store: MemoryBackend):
     faulty.fault = lambda call: BackendUnavailable("down") if call.verb == "delete_many" else None
     one = Instance(faulty)
     await one.put("k", b"small")
+    one.sidecars.removals.add((BUCKET, "k"))
     await one.close()
     assert faulty.count("delete_many") == 1
 
@@ -197,6 +200,40 @@ async def test_metadata_of_the_client_is_kept_beside_the_manifest(store: MemoryB
     assert fields["x-amz-meta-color"] == "blue"
     assert fields["x-amz-meta-s4-codec"] == "cpu-zstd"
     await one.close()
+
+
+async def test_small_writes_of_what_is_known_cost_one_request_each(store: MemoryBackend):
+    counting = CountingBackend(store)
+    one = Instance(counting)
+    for data in (b"first", b"second", b"third"):
+        await one.put("k", data)
+    await one.close()
+    assert [call.verb for call in counting.calls] == ["put", "put", "put"]
+    assert await Instance(store).get("k") == b"third"
+
+
+class Unconditional(CountingBackend):
+    """A store that knows no conditional writes."""
+
+    async def put(self, bucket: str, key: str, body: Body, headers: HeaderList = ()) -> Head:
+        if any(name.startswith("if-") for name, _ in headers):
+            self.refused += 1
+            raise BackendAnswer(501, "NotImplemented")
+        return await super().put(bucket, key, body, headers)
+
+    refused = 0
+
+
+async def test_a_store_without_conditional_writes_is_asked_less_and_less(store: MemoryBackend):
+    plain = Unconditional(store)
+    one = Instance(plain)
+    world.put_sidecar(store, "k7", b"stale")
+    for number in range(100):
+        await one.put(f"k{number}", b"small")
+    await one.close()
+    assert plain.count("put") == 100
+    assert plain.refused < 30
+    assert names(store) == sorted(f"k{number}" for number in range(100))
 
 
 async def test_storing_asks_for_two_requests_at_most(store: MemoryBackend):
