@@ -1,7 +1,8 @@
 # s4: the gateway as a container. Runs as a user without rights on a read-only root file system; only
-# /data (with --embedded /data) and /tmp (bodies too large for memory) are written:
+# /data (with --embedded /data) and /tmp (bodies too large for memory, decoded frames: a disk, not a
+# memory file system) are written:
 #
-#   docker run --read-only --tmpfs /tmp -p 8014:8014 \
+#   docker run --read-only -v s4-tmp:/tmp -p 8014:8014 \
 #     -v ./credentials.toml:/etc/s4/credentials.toml:ro \
 #     -e AWS_ACCESS_KEY_ID -e AWS_SECRET_ACCESS_KEY \
 #     IMAGE --endpoint-url https://s3.example.com --credentials /etc/s4/credentials.toml
