@@ -15,10 +15,8 @@ from s4gateway.objects.cache import IndexCache, ObjectName
 from s4gateway.objects.lanes import Lanes
 from s4gateway.wire import keys
 from s4gateway.wire.errors import SidecarError
-from s4gateway.wire.index import FrameIndex
+from s4gateway.wire.index import CONTENT_TYPE, MAX_SIDECAR_BYTES, FrameIndex
 
-CONTENT_TYPE: Final = "application/x-s4-index"
-READ_LIMIT: Final = 64 * 1024 * 1024
 _INLINE_DECODE: Final = 64 * 1024  # larger ones are decoded on a thread
 _BATCH: Final = 1000
 _PENDING_LIMIT: Final = 100_000
@@ -65,9 +63,9 @@ class Sidecars:
         bucket, key = name
         async with await self._backend.get(bucket, keys.sidecar_key(key)) as stream:
             length = stream.head.content_length
-            if length is None or length > READ_LIMIT:
+            if length is None or length > MAX_SIDECAR_BYTES:
                 return None
-            data = await stream.read(READ_LIMIT)
+            data = await stream.read(MAX_SIDECAR_BYTES)
         try:
             if len(data) <= _INLINE_DECODE:
                 index = FrameIndex.decode(data)

@@ -1,6 +1,6 @@
 from s4gateway.backend.base import BackendAnswer
 from s4gateway.backend.memory import MemoryBackend
-from s4gateway.objects import sidecar
+from s4gateway.wire.index import MAX_SIDECAR_BYTES
 from tests import corpus
 from tests.backends import CountingBackend, FaultyBackend
 from tests.objects import world
@@ -64,7 +64,7 @@ async def test_a_large_sidecar_is_decoded_on_a_thread_and_one_too_large_is_not_r
     index = await Instance(store).sidecars.load(NAME, etag, len(body.stored))
     assert index is not None
     assert len(index) == 4000
-    world.put_sidecar(store, "k", bytes(sidecar.READ_LIMIT + 1))
+    world.put_sidecar(store, "k", bytes(MAX_SIDECAR_BYTES + 1))
     counting = CountingBackend(store)
     assert await Instance(counting).sidecars.load(NAME, etag, len(body.stored)) is None
     assert counting.received == 0
