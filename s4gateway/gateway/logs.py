@@ -10,6 +10,7 @@ the line can hold something to redact.
     anything else warnings of libraries
 """
 
+import asyncio
 import contextlib
 import json
 import logging
@@ -17,7 +18,7 @@ import os
 import re
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from enum import StrEnum
 from typing import Any, Final, TextIO
 
@@ -110,20 +111,44 @@ def access(fields: Mapping[str, object]) -> None:
     ACCESS.handle(record)
 
 
-_direct: Callable[[Mapping[str, object]], None] | None = None
+class _AccessLines:
+    """Writes access lines past the logging tree; those of one turn of the event loop together."""
 
+    __slots__ = ("_render", "_stream", "_waiting")
 
-def _direct_to(stream: TextIO, form: Format) -> Callable[[Mapping[str, object]], None]:
-    render = _access_json if form is Format.JSON else _access_pretty
+    def __init__(self, stream: TextIO, form: Format) -> None:
+        self._stream = stream
+        self._render = _access_json if form is Format.JSON else _access_pretty
+        self._waiting: list[str] = []
 
-    def write(fields: Mapping[str, object]) -> None:
+    def __call__(self, fields: Mapping[str, object]) -> None:
         if not _SECRET_FIELDS.isdisjoint(fields):
             fields = _hide(fields)
-        with contextlib.suppress(OSError, ValueError):  # the reader has gone, or the disk is full
-            stream.write(redact(render(fields)))
-            stream.flush()
+        self._waiting.append(redact(self._render(fields)))
+        if len(self._waiting) == 1:
+            try:
+                asyncio.get_running_loop().call_soon(self.flush)
+            except RuntimeError:
+                self.flush()
 
-    return write
+    def flush(self) -> None:
+        """Write what is waiting, one system call for all of it."""
+        lines, self._waiting = self._waiting, []
+        with contextlib.suppress(OSError, ValueError):  # the reader has gone, or the disk is full
+            self._stream.write("".join(lines))
+            self._stream.flush()
+
+
+class _Handler(logging.StreamHandler[TextIO]):
+    """Keeps the order: what waits was said before this record."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if _direct is not None:
+            _direct.flush()
+        super().emit(record)
+
+
+_direct: _AccessLines | None = None
 
 
 def _access_json(fields: Mapping[str, object]) -> str:
@@ -153,7 +178,7 @@ def configure(
     """Send every record of this process to `stream` (stderr) in one form; replaces what was set."""
     # Nothing below is written, so nothing below is looked up for each record.
     logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
-    handler = logging.StreamHandler(stream if stream is not None else sys.stderr)
+    handler = _Handler(stream if stream is not None else sys.stderr)
     handler.setFormatter(JsonFormatter() if form is Format.JSON else PrettyFormatter())
     root = logging.getLogger()
     for old in root.handlers[:]:
@@ -163,7 +188,7 @@ def configure(
     logging.getLogger("s4").setLevel(level.upper())
     ACCESS.disabled = not access_log
     global _direct  # noqa: PLW0603 - there is one place a process writes to
-    _direct = _direct_to(handler.stream, form)
+    _direct = _AccessLines(handler.stream, form)
     logging.raiseExceptions = False  # a full disk under the log is no reason to write tracebacks
     logging.captureWarnings(capture=True)
 
@@ -218,10 +243,10 @@ def _hide(fields: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _quoted(value: object) -> str:
-    if isinstance(value, (int, float)):
-        return str(value)
-    text = value if isinstance(value, str) else str(value)
-    return text if _PLAIN(text) else json.dumps(text)
+    if isinstance(value, str):
+        return value if value.isalnum() or _PLAIN(value) else json.dumps(value)
+    text = str(value)
+    return text if isinstance(value, (int, float)) or _PLAIN(text) else json.dumps(text)
 
 
 def _printable(text: str) -> str:

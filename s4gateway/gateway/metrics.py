@@ -1,17 +1,23 @@
 """The names under /metrics, and nothing else: what is counted, in which unit, by which labels.
 
 Names are a public interface (docs, dashboards, alerts). Every label has a small closed set of
-values: a value that is not in it is counted as `other`, so no client can grow the exposition. The
-label children are looked up once and kept, because one request touches half a dozen of them; gauges
-are read when scraped and cost a request nothing. Histograms are real histograms, in seconds.
+values: a value that is not in it is counted as `other`, so no client can grow the exposition. One
+request touches a dozen of them, always on the event loop's thread, so a count is one addition in a
+dictionary and becomes a sample when scraped; gauges are read when scraped and cost a request
+nothing. Histograms are real histograms, in seconds.
 https://prometheus.io/docs/instrumenting/exposition_formats/ (text format 0.0.4)
 """
 
-from collections.abc import Callable
+import itertools
+from bisect import bisect_left
+from collections.abc import Callable, Iterable
 from typing import Final
 
 import prometheus_client
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge
+from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.registry import Collector
+from prometheus_client.utils import floatToGoString
 
 import s4gateway
 from s4gateway.gateway import protocol
@@ -23,6 +29,8 @@ CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 LATENCY_BUCKETS: Final = (
     0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0,
 )  # fmt: skip
+
+_BUCKET_LABELS: Final = (*map(floatToGoString, LATENCY_BUCKETS), "+Inf")
 
 OTHER: Final = "other"
 DATA_OPS: Final = ("put", "get")
@@ -48,49 +56,74 @@ RELOAD_RESULTS: Final = ("ok", "err")
 _Labels = dict[str, tuple[str, ...]]
 
 
-class _Counters:
-    """A labelled counter whose label values are closed sets and whose children are kept."""
+class _Counters(Collector):
+    """A labelled counter whose label values are closed sets; `name` ends in `_total`."""
 
-    __slots__ = ("_allowed", "_children", "_family")
+    __slots__ = ("_allowed", "_labels", "_name", "_text", "_values")
 
     def __init__(self, registry: CollectorRegistry, name: str, text: str, labels: _Labels) -> None:
-        self._family = Counter(name, text, tuple(labels), registry=registry)
+        self._name = name.removesuffix("_total")
+        self._text = text
+        self._labels = tuple(labels)
         self._allowed = tuple(frozenset(values) for values in labels.values())
-        self._children: dict[tuple[str, ...], Counter] = {}
+        self._values: dict[tuple[str, ...], float] = {}
+        registry.register(self)
 
     def add(self, labels: tuple[str, ...], amount: float = 1) -> None:
         """Count; a label value outside its set counts as `other`."""
-        child = self._children.get(labels)
-        (child if child is not None else self._bind(labels)).inc(amount)
+        values = self._values
+        if labels not in values:
+            labels = _bounded(labels, self._allowed)
+            values.setdefault(labels, 0.0)
+        values[labels] += amount
 
-    def _bind(self, labels: tuple[str, ...]) -> Counter:
-        bound = _bounded(labels, self._allowed)
-        child = self._family.labels(*bound)
-        if bound == labels:  # what came as something else is not kept: it may come in any number
-            self._children[labels] = child
-        return child
+    def describe(self) -> Iterable[Metric]:
+        """The family without samples, by which the registry finds names given twice."""
+        yield CounterMetricFamily(self._name, self._text, labels=self._labels)
+
+    def collect(self) -> Iterable[Metric]:
+        """The family as it stands."""
+        family = CounterMetricFamily(self._name, self._text, labels=self._labels)
+        for labels, value in list(self._values.items()):
+            family.add_metric(labels, value)
+        yield family
 
 
-class _Histograms:
-    """The same for a histogram."""
+class _Histograms(Collector):
+    """The same for a histogram over LATENCY_BUCKETS, in seconds."""
 
-    __slots__ = ("_allowed", "_children", "_family")
+    __slots__ = ("_allowed", "_labels", "_name", "_text", "_values")
 
     def __init__(self, registry: CollectorRegistry, name: str, text: str, labels: _Labels) -> None:
-        self._family = Histogram(
-            name, text, tuple(labels), registry=registry, buckets=LATENCY_BUCKETS
-        )
+        self._name = name
+        self._text = text
+        self._labels = tuple(labels)
         self._allowed = tuple(frozenset(values) for values in labels.values())
-        self._children: dict[tuple[str, ...], Histogram] = {}
+        self._values: dict[tuple[str, ...], tuple[list[int], list[float]]] = {}
+        registry.register(self)
 
     def observe(self, labels: tuple[str, ...], seconds: float) -> None:
-        child = self._children.get(labels)
-        if child is None:
-            bound = _bounded(labels, self._allowed)
-            child = self._family.labels(*bound)
-            if bound == labels:
-                self._children[labels] = child
-        child.observe(seconds)
+        """Count one observation; a label value outside its set counts as `other`."""
+        held = self._values.get(labels)
+        if held is None:
+            labels = _bounded(labels, self._allowed)
+            held = self._values.setdefault(labels, ([0] * (len(LATENCY_BUCKETS) + 1), [0.0]))
+        counts, total = held
+        counts[bisect_left(LATENCY_BUCKETS, seconds)] += 1
+        total[0] += seconds
+
+    def describe(self) -> Iterable[Metric]:
+        """The family without samples, by which the registry finds names given twice."""
+        yield HistogramMetricFamily(self._name, self._text, labels=self._labels)
+
+    def collect(self) -> Iterable[Metric]:
+        """The family as it stands; buckets are cumulative."""
+        family = HistogramMetricFamily(self._name, self._text, labels=self._labels)
+        for labels, (counts, total) in list(self._values.items()):
+            sums = itertools.accumulate(counts)
+            buckets = list(zip(_BUCKET_LABELS, map(float, sums), strict=True))
+            family.add_metric(labels, buckets, total[0])
+        yield family
 
 
 class Metrics:

@@ -17,6 +17,14 @@ Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 XML: Final = "application/xml"
 
 
+class BrokenAnswer(Exception):
+    """The body failed after its head was sent; `reason` is how."""
+
+    def __init__(self, reason: Exception) -> None:
+        super().__init__(str(reason))
+        self.reason = reason
+
+
 def error_response(error: S3Error, resource: str, request_id: str) -> Response:
     """Render an S3 error document with the headers its code needs."""
     body = render(error, resource, request_id, HOST_ID)
@@ -38,7 +46,7 @@ async def send(
     """Send an answer; return the bytes of body sent. Closes what `response` holds open.
 
     `close` asks the client to end the connection: its request body was not read to the end.
-    Raises what reading the body raises, after the head is gone or before.
+    Raises what reading the body raises; once the head is gone, BrokenAnswer with it as its reason.
     """
     content = response.content
     headers = list(response.headers)
@@ -79,11 +87,18 @@ async def _send_stream(
         await send_message(start)
         await send_message({"type": "http.response.body", "body": pieces})
         return len(pieces)
-    async for piece in pieces:
-        if not sent:
-            await send_message(start)
-        sent += len(piece)
-        await send_message({"type": "http.response.body", "body": piece, "more_body": True})
+    try:
+        async for piece in pieces:
+            if not sent:
+                await send_message(start)
+            sent += len(piece)
+            await send_message({"type": "http.response.body", "body": piece, "more_body": True})
+    except ConnectionError:
+        raise
+    except Exception as error:
+        if sent:
+            raise BrokenAnswer(error) from error
+        raise
     if not sent:
         await send_message(start)
     await send_message({"type": "http.response.body", "body": b""})

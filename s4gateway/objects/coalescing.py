@@ -14,7 +14,7 @@ _Result = TypeVar("_Result")
 
 
 class Coalescer(Generic[_Result]):
-    """Calls by key; used on one event loop.
+    """Calls by key, whose result is never None; used on one event loop.
 
     A failure of the call is everyone's. A leader that is cancelled leaves the call to the others.
     """
@@ -22,45 +22,56 @@ class Coalescer(Generic[_Result]):
     __slots__ = ("_next", "_running")
 
     def __init__(self) -> None:
-        self._running: dict[Hashable, asyncio.Future[None]] = {}
-        self._next: dict[Hashable, asyncio.Future[_Result]] = {}
+        self._running: dict[Hashable, list[asyncio.Future[None]]] = {}
+        self._next: dict[Hashable, list[asyncio.Future[_Result | None]]] = {}
 
     async def run(self, key: Hashable, call: Callable[[], Awaitable[_Result]]) -> _Result:
         """Return the result of a call for `key` that begins after this one was made."""
         while True:
-            shared = self._next.get(key)
-            if shared is None:
+            followers = self._next.get(key)
+            if followers is None:
                 if key not in self._running:
                     return await self._call(key, call)
                 return await self._lead(key, call)
-            await asyncio.wait([shared])
-            if not shared.cancelled():
-                return shared.result()
+            future = asyncio.get_running_loop().create_future()
+            followers.append(future)
+            result: _Result | None = await future
+            if result is not None:
+                return result
 
     async def _call(self, key: Hashable, call: Callable[[], Awaitable[_Result]]) -> _Result:
-        done = self._running[key] = asyncio.get_running_loop().create_future()
+        waiting = self._running[key] = []
         try:
             return await call()
         finally:
             del self._running[key]
-            done.set_result(None)
+            for future in waiting:
+                if not future.done():
+                    future.set_result(None)
 
     async def _lead(self, key: Hashable, call: Callable[[], Awaitable[_Result]]) -> _Result:
         """Wait for the call under way, then make the next one for all who are waiting by then."""
-        shared = self._next[key] = asyncio.get_running_loop().create_future()
+        followers = self._next[key] = []
+        result: _Result | None = None  # None sends the followers round again: this leader has left
+        fault: Exception | None = None
         try:
             try:
-                while (running := self._running.get(key)) is not None:
-                    await asyncio.wait([running])
+                while (waiting := self._running.get(key)) is not None:
+                    future = asyncio.get_running_loop().create_future()
+                    waiting.append(future)
+                    await future
             finally:
                 del self._next[key]
             result = await self._call(key, call)
         except Exception as error:
-            shared.set_exception(error)
-            shared.exception()  # read here: perhaps nobody else is waiting
+            fault = error
             raise
-        except BaseException:
-            shared.cancel()
-            raise
-        shared.set_result(result)
+        finally:
+            for follower in followers:
+                if follower.done():
+                    continue
+                if fault is not None:
+                    follower.set_exception(fault)
+                else:
+                    follower.set_result(result)
         return result

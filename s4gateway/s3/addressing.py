@@ -11,12 +11,12 @@ https://docs.aws.amazon.com/AmazonS3/latest/userguide/object-keys.html
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final
 from urllib.parse import unquote_to_bytes
 
 from s4gateway.s3.errors import S3Error
+from s4gateway.values import immutable
 
 MAX_KEY_BYTES: Final = 1024
 
@@ -25,7 +25,7 @@ _BUCKET: Final = re.compile(r"[A-Za-z0-9._-]{3,255}")
 _BROKEN_ESCAPE: Final = re.compile(r"%(?![0-9A-Fa-f]{2})")
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Address:
     """What a request is about: the service (no bucket), a bucket (no key) or an object.
 

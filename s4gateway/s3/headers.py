@@ -8,10 +8,12 @@ obs-text. Names compare without case and are kept in lower case. Signatures are 
 """
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
+from itertools import chain
 from typing import Final, cast, overload
 
 from s4gateway.s3 import query as s3_query
+from s4gateway.values import immutable
 
 USER_METADATA_PREFIX: Final = "x-amz-meta-"
 
@@ -57,12 +59,16 @@ def to_raw(items: Iterable[tuple[str, str]]) -> RawHeaders:
 
 
 def _text(raw: RawHeaders) -> list[tuple[str, str]]:
-    """All fields as text; fields in plain ASCII, which is nearly all of them, at one go."""
-    joined = b"\0".join([part for field_ in raw for part in field_])
+    """All fields as text, names in lower case; plain ASCII, which is nearly all, at one go."""
+    joined = b"\0".join(chain.from_iterable(raw))
     if joined.isascii() and joined.count(b"\0") == 2 * len(raw) - 1:
         parts = joined.decode("ascii").split("\0")
-        return list(zip(parts[::2], parts[1::2], strict=True))
-    return [(name.decode("latin-1"), _decode(value)) for name, value in raw]
+        names = parts[::2]
+        together = "\0".join(names)
+        if not together.islower():
+            names = together.lower().split("\0")
+        return list(zip(names, parts[1::2], strict=True))
+    return [(name.lower().decode("latin-1"), _decode(value)) for name, value in raw]
 
 
 class Headers:
@@ -88,33 +94,36 @@ class Headers:
     @property
     def raw(self) -> RawHeaders:
         """Lower-case names and the value bytes as received (UTF-8 when built from text)."""
-        if self._raw is None:
-            self._materialise()
-            assert self._raw is not None
-        return self._raw
+        raw = self._raw
+        if raw is None:
+            pairs = self._pairs()
+            if pairs and isinstance(pairs[0][0], bytes):
+                raw = [(name.lower(), value) for name, value in pairs]
+            else:
+                raw = to_raw(self.items())
+            self._raw = raw
+        return raw
 
     def items(self) -> list[tuple[str, str]]:
         """All fields in order, repeats kept."""
-        if self._items is None:
-            self._materialise()
-            assert self._items is not None
-        return self._items
+        items = self._items
+        if items is None:
+            pairs = self._pairs()
+            if pairs and isinstance(pairs[0][0], bytes):
+                items = _text(pairs)
+            else:
+                text = cast("list[tuple[str, str]]", pairs)
+                items = [(name.lower(), value) for name, value in text]
+            self._items = items
+        return items
 
-    def _materialise(self) -> None:
+    def _pairs(self) -> list[tuple[bytes, bytes]] | list[tuple[str, str]]:
+        """What this was made of, as a list that can be gone through again."""
         source = self._source
-        pairs = cast(
-            "list[tuple[bytes, bytes]] | list[tuple[str, str]]",
-            list(source.items() if isinstance(source, Mapping) else source),
-        )
-        if pairs and isinstance(pairs[0][0], bytes):
-            raw = pairs
-            self._raw = raw = [(name.lower(), value) for name, value in raw]
-            self._items = _text(raw)
-        else:
-            text = cast("list[tuple[str, str]]", pairs)
-            self._items = items = [(name.lower(), value) for name, value in text]
-            self._raw = to_raw(items)
-        self._source = ()
+        if type(source) is not list:
+            pairs = list(source.items() if isinstance(source, Mapping) else source)
+            self._source = source = cast("list[tuple[str, str]]", pairs)
+        return source
 
     @property
     def _table(self) -> dict[str, str]:
@@ -141,7 +150,9 @@ class Headers:
         if table is None:
             table = self._table
         value = table.get(name)  # callers write lower case; only others pay for lower()
-        return table.get(name.lower(), default) if value is None else value
+        if value is not None:
+            return value
+        return default if name.islower() else table.get(name.lower(), default)
 
     def getall(self, name: str) -> list[str]:
         """Every value of a field in order; empty when absent."""
@@ -152,7 +163,10 @@ class Headers:
         return self._table[name.lower()]
 
     def __contains__(self, name: object) -> bool:
-        return isinstance(name, str) and name.lower() in self._table
+        table = self._map
+        if table is None:
+            table = self._table
+        return name in table or (isinstance(name, str) and name.lower() in table)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._table)
@@ -186,7 +200,7 @@ def user_metadata(headers: Headers) -> dict[str, str]:
     return found
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class RequestHead:
     """A request line and its headers as received: path and query percent-encoded, undecoded.
 

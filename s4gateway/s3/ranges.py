@@ -14,12 +14,13 @@ from dataclasses import dataclass
 from typing import Final
 
 from s4gateway.s3.errors import S3Error
+from s4gateway.values import immutable
 
 # Positions of more than 32 digits are taken for noise rather than for numbers.
 _ONE_RANGE: Final = re.compile(r"bytes=[ \t]*([0-9]{0,32})-([0-9]{0,32})[ \t]*", re.IGNORECASE)
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class FromTo:
     """`bytes=first-last`: both positions count from zero and are included."""
 

@@ -21,6 +21,7 @@ from urllib import parse
 
 from s4gateway.s3.errors import S3Error
 from s4gateway.s3.headers import RequestHead
+from s4gateway.values import immutable
 
 ALGORITHM: Final = "AWS4-HMAC-SHA256"
 EMPTY_SHA256: Final = hashlib.sha256(b"").hexdigest()
@@ -49,7 +50,7 @@ class Credentials:
     session_token: str | None = field(default=None, repr=False)
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Authenticated:
     """Who signed a request, and what the signatures inside its body continue from.
 
@@ -66,7 +67,7 @@ class Authenticated:
     seed_signature: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Claim:
     """What a request says about its own signature, parsed and well formed but not yet believed."""
 
@@ -103,6 +104,7 @@ def _timestamp(year: int, month: int, day: int, hour: int, minute: int, second: 
     return f"{year:04}{month:02}{day:02}T{hour:02}{minute:02}{second:02}Z"
 
 
+@lru_cache(maxsize=64)
 def parse_timestamp(text: str) -> datetime | None:
     """The moment an ISO 8601 basic timestamp names; None when it is anything else."""
     if len(text) != 16 or text[8] != "T" or text[15] != "Z":

@@ -12,9 +12,9 @@ them.
 
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Final
 
+from s4gateway.values import immutable
 from s4gateway.wire import errors
 from s4gateway.wire.codec_id import CodecId
 
@@ -33,7 +33,7 @@ _HEADER: Final = struct.Struct("<4sIQQI")
 _PADDING: Final = struct.Struct("<4sQ")
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class FrameHeader:
     """The 28 bytes before a payload.
 
@@ -85,7 +85,12 @@ class FrameHeader:
 
 def padding(pad_len: int) -> bytes:
     """Return a padding frame with `pad_len` zero bytes behind its 12-byte header."""
-    return _PADDING.pack(PADDING_MAGIC, pad_len) + bytes(pad_len)
+    return padding_header(pad_len) + bytes(pad_len)
+
+
+def padding_header(pad_len: int) -> bytes:
+    """Return the header of a padding frame whose `pad_len` bytes of filler follow."""
+    return _PADDING.pack(PADDING_MAGIC, pad_len)
 
 
 def parse_padding(buf: bytes | bytearray | memoryview, offset: int = 0) -> int:

@@ -20,6 +20,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Final, Self
 
+from s4gateway.values import immutable
 from s4gateway.wire import errors
 
 MAGIC: Final = b"S4IX"
@@ -40,7 +41,7 @@ _ENTRY_SIZE: Final = 32
 Columns = tuple["array[int]", "array[int]", "array[int]", "array[int]"]
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class FrameEntry:
     """Where one data frame stands.
 

@@ -8,12 +8,13 @@ plan means that the index cannot help, never that the range is wrong. All ranges
 from dataclasses import dataclass
 from typing import Final
 
+from s4gateway.values import immutable
 from s4gateway.wire import index as frame_index
 
 _TAG_SIZE: Final = 16
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class RangePlan:
     """Fetch `[fetch_start, fetch_end)` of the frame body, decode it, drop `skip`, keep `take`.
 

@@ -25,7 +25,8 @@ def _declared_metrics() -> dict[str, tuple[str, tuple[str, ...]]]:
     for collector in metrics.Metrics().registry._collector_to_names:
         family = next(iter(collector.collect()))
         name = f"{family.name}_total" if family.type == "counter" else family.name
-        declared[name] = (family.type, tuple(collector._labelnames))
+        labels = collector if hasattr(collector, "_labelnames") else family
+        declared[name] = (family.type, tuple(labels._labelnames))
     return declared
 
 

@@ -1,7 +1,13 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from s4gateway.objects.cache import ABSENT_SECONDS, AttributeCache, IndexCache, KnownObject
+from s4gateway.objects.cache import (
+    ABSENT_SECONDS,
+    AttributeCache,
+    IndexCache,
+    KnownObject,
+    TailCache,
+)
 from s4gateway.wire.index import FrameEntry, FrameIndex
 
 NAME = ("bucket", "key")
@@ -49,9 +55,6 @@ def test_indices_stay_within_their_bytes(steps: list[tuple[int, int | None]]):
     held = [number for number in last if cache.lookup(NAME, str(number))[0]]
     weight = sum(512 + 32 * (last[number] or 0) for number in held)
     assert weight <= 5000 or len(held) == 1
-    for number in last:
-        cache.forget(NAME, str(number))
-        assert cache.lookup(NAME, str(number)) == (False, None)
 
 
 def test_an_index_belongs_to_one_version_of_one_key():
@@ -71,3 +74,18 @@ def test_an_absent_sidecar_is_looked_for_again_after_a_while():
     now[0] = ABSENT_SECONDS
     assert cache.lookup(("b", "k"), "e") == (False, None)
     assert cache.lookup(("b", "other"), "e") == (False, None)
+
+
+@given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 3000))))
+def test_tails_stay_within_their_bytes(steps: list[tuple[int, int]]):
+    cache = TailCache(5000)
+    last: dict[str, int] = {}
+    for number, size in steps:
+        cache.remember(NAME, str(number), bytes(size))
+        last[str(number)] = size
+        assert cache.lookup(NAME, str(number)) == bytes(size)
+        kept = {etag: cache.lookup(NAME, etag) for etag in last}
+        held = [encoded for encoded in kept.values() if encoded is not None]
+        assert sum(len(encoded) + 512 for encoded in held) <= 5000
+        assert all(kept[etag] in {None, bytes(last[etag])} for etag in kept)
+    assert cache.lookup(NAME, "never") is None
