@@ -3,7 +3,8 @@
 Libraries run in this process, programs as children with an environment of their own. awscli and
 s3fs pin other versions of botocore than boto3 does, so each has a virtual environment of its own,
 `.venv-awscli` and `.venv-s3fs`, made by `make clients`. A client that is not installed skips the
-test and says what would install it. Every client uploads with one request, whatever the size.
+test and says what would install it. `put` uploads with one request, whatever the size; `command` of
+a program does what its arguments and its defaults say.
 """
 
 import abc
@@ -241,7 +242,7 @@ class AwsCli(Client):
 
     def listing(self, bucket: str, prefix: str = "") -> list[Stat]:
         arguments = ["list-objects-v2", "--bucket", bucket, "--prefix", prefix]
-        page = json.loads(self._aws_command("s3api", *arguments) or "{}")
+        page = json.loads(self.command("s3api", *arguments) or "{}")
         return [
             Stat(entry["Key"], entry["Size"], entry["ETag"].strip('"'))
             for entry in page.get("Contents", ())
@@ -251,9 +252,10 @@ class AwsCli(Client):
         self._api("delete-object", bucket, key)
 
     def _api(self, verb: str, bucket: str, key: str, *more: str) -> bytes:
-        return self._aws_command("s3api", verb, "--bucket", bucket, "--key", key, *more)
+        return self.command("s3api", verb, "--bucket", bucket, "--key", key, *more)
 
-    def _aws_command(self, *arguments: str) -> bytes:
+    def command(self, *arguments: str) -> bytes:
+        """What `aws` with these arguments prints."""
         env = {
             "AWS_ACCESS_KEY_ID": self.endpoint.access_key,
             "AWS_SECRET_ACCESS_KEY": self.endpoint.secret_key,
@@ -271,6 +273,7 @@ class S3cmd(Client):
 
     name = "s3cmd"
     ranges = suffixes = False
+    _multipart: ClassVar[bool] = False
 
     def __init__(self, endpoint: live.Endpoint, folder: Path) -> None:
         super().__init__(endpoint, folder)
@@ -284,7 +287,7 @@ class S3cmd(Client):
             "bucket_location": live.REGION,
             "use_https": endpoint.secure,
             "ca_certs_file": endpoint.ca or "",
-            "enable_multipart": False,
+            "enable_multipart": self._multipart,
             "progress_meter": False,
             "max_retries": 1,
         }
@@ -297,22 +300,22 @@ class S3cmd(Client):
         path = str(self._file(body))
         options = [f"--add-header=x-amz-meta-{name}: {value}" for name, value in metadata.items()]
         options += ["--no-mime-magic", f"--mime-type={content_type}"]
-        self._s3("put", *options, path, _uri(bucket, key))
+        self.command("put", *options, path, _uri(bucket, key))
 
     def get(self, bucket: str, key: str) -> bytes:
         path = self._file()
-        self._s3("get", "--force", _uri(bucket, key), str(path))
+        self.command("get", "--force", _uri(bucket, key), str(path))
         return path.read_bytes()
 
     def stat(self, bucket: str, key: str) -> Stat:
-        said = self._s3("info", _uri(bucket, key)).decode()
+        said = self.command("info", _uri(bucket, key)).decode()
         size, mime, md5 = (
             _field(rf"^\s*{name}:\s+(.+)$", said) for name in ("File size", "MIME type", "MD5 sum")
         )
         return Stat(key, int(size), md5, mime)
 
     def listing(self, bucket: str, prefix: str = "") -> list[Stat]:
-        said = self._s3("ls", "--recursive", "--list-md5", _uri(bucket, prefix)).decode()
+        said = self.command("ls", "--recursive", "--list-md5", _uri(bucket, prefix)).decode()
         rows = (line.split(None, 4) for line in said.splitlines())
         return [
             Stat(uri.removeprefix(f"s3://{bucket}/"), int(size), md5)
@@ -320,9 +323,10 @@ class S3cmd(Client):
         ]
 
     def delete(self, bucket: str, key: str) -> None:
-        self._s3("del", _uri(bucket, key))
+        self.command("del", _uri(bucket, key))
 
-    def _s3(self, *arguments: str) -> bytes:
+    def command(self, *arguments: str) -> bytes:
+        """What `s3cmd` with these arguments prints."""
         return self._run([self._s3cmd, f"--config={self._config}", *arguments])
 
 
@@ -330,6 +334,7 @@ class Rclone(Client):
     """rclone, which checks size and MD5 of what it copied by itself."""
 
     name = "rclone"
+    _upload_cutoff: ClassVar[str] = "5G"
 
     def __init__(self, endpoint: live.Endpoint, folder: Path) -> None:
         super().__init__(endpoint, folder)
@@ -343,7 +348,7 @@ class Rclone(Client):
             "region": live.REGION,
             "force_path_style": "true",
             "no_check_bucket": "true",
-            "upload_cutoff": "5G",
+            "upload_cutoff": self._upload_cutoff,
         }
         self._env = {f"RCLONE_CONFIG_LIVE_{name.upper()}": v for name, v in settings.items()}
 
@@ -353,34 +358,37 @@ class Rclone(Client):
         options = [f"--header-upload=Content-Type: {content_type}"]
         options += [f"--metadata-set={name}={value}" for name, value in metadata.items()]
         path = str(self._file(body))
-        self._rc("copyto", "--ignore-times", "--metadata", *options, path, _rc(bucket, key))
+        self.command("copyto", "--ignore-times", "--metadata", *options, path, _rc(bucket, key))
 
     def get(self, bucket: str, key: str) -> bytes:
-        return self._rc("cat", _rc(bucket, key))
+        return self.command("cat", _rc(bucket, key))
 
     def get_range(self, bucket: str, key: str, start: int, end: int) -> bytes:
-        return self._rc("cat", f"--offset={start}", f"--count={end - start}", _rc(bucket, key))
+        return self.command("cat", f"--offset={start}", f"--count={end - start}", _rc(bucket, key))
 
     def get_suffix(self, bucket: str, key: str, count: int) -> bytes:
-        return self._rc("cat", f"--tail={count}", _rc(bucket, key))
+        return self.command("cat", f"--tail={count}", _rc(bucket, key))
 
     def stat(self, bucket: str, key: str) -> Stat:
-        return self._stat(json.loads(self._rc("lsjson", "--stat", "--hash", _rc(bucket, key))), key)
+        return self._stat(
+            json.loads(self.command("lsjson", "--stat", "--hash", _rc(bucket, key))), key
+        )
 
     def listing(self, bucket: str, prefix: str = "") -> list[Stat]:
-        said = self._rc("lsjson", "--recursive", "--files-only", "--hash", _rc(bucket, ""))
+        said = self.command("lsjson", "--recursive", "--files-only", "--hash", _rc(bucket, ""))
         found = [self._stat(entry, entry["Path"]) for entry in json.loads(said)]
         return sorted(
             (entry for entry in found if entry.key.startswith(prefix)), key=lambda entry: entry.key
         )
 
     def delete(self, bucket: str, key: str) -> None:
-        self._rc("deletefile", _rc(bucket, key))
+        self.command("deletefile", _rc(bucket, key))
 
     def _stat(self, entry: dict[str, Any], key: str) -> Stat:
         return Stat(key, entry["Size"], entry.get("Hashes", {}).get("md5"), entry["MimeType"])
 
-    def _rc(self, *arguments: str) -> bytes:
+    def command(self, *arguments: str) -> bytes:
+        """What `rclone` with these arguments prints; the remote's name is `live`."""
         command = [self._rclone, "--config=", "--retries=1", "--low-level-retries=1"]
         if self.endpoint.ca:
             command.append(f"--ca-cert={self.endpoint.ca}")

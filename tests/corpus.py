@@ -15,6 +15,7 @@ _SUFFIXES = {".py", ".pyi", ".rst", ".md", ".txt", ".json", ".c", ".h"}
 _NAMES = {"RECORD", "METADATA"}
 _LEVELS = ("INFO", "INFO", "INFO", "DEBUG", "INFO", "WARN", "INFO", "ERROR")
 _BASE_LIMIT = 24 * 1024 * 1024
+_CHATTER = 32 * 1024 * 1024  # then it begins anew, farther back than any window reaches
 
 
 @functools.cache
@@ -55,6 +56,25 @@ def log(size: int, seed: int = 0) -> bytes:
 def _messages() -> tuple[str, ...]:
     lines = _base()[: 4 * 1024 * 1024].decode("utf-8", "replace").splitlines()
     return tuple(line.strip()[:200] for line in lines if line.strip())
+
+
+def chatter(size: int, seed: int = 0) -> bytes:
+    """A log of few messages with much around them: zstd makes it about 20 times smaller."""
+    source = random.Random(seed)
+    block = bytearray()
+    millis = 0
+    while len(block) < min(size, _CHATTER):
+        millis += source.randrange(4)
+        request = source.randrange(16)
+        message = _messages()[1000 + int(source.random() ** 3 * 40)]
+        block += (
+            f"2025-03-14T{millis // 3_600_000 % 24:02}:{millis // 60_000 % 60:02}:"
+            f"{millis // 1000 % 60:02}.{millis % 1000:03}Z INFO service=checkout region=eu-west-1 "
+            f"pod=checkout-7c9d4f-0{request % 4} version=2.14.3 commit=9f31c2d route=/v1/carts "
+            f"worker={request} message={message!r}\n"
+        ).encode()
+    turns = size // len(block) + 1 if block else 0
+    return bytes(block * turns)[:size]
 
 
 def _log_lines(seed: int) -> Iterator[bytes]:

@@ -16,11 +16,13 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from functools import lru_cache
 from types import TracebackType
 from typing import Protocol, Self
 
 from s4gateway.s3 import etag, sigv4
 from s4gateway.s3.headers import Headers, user_metadata
+from s4gateway.values import immutable
 
 HeaderList = Sequence[tuple[str, str]]
 
@@ -80,13 +82,15 @@ class BackendProtocolError(BackendError):
     """The answer breaks HTTP or S3: its bytes must not be used."""
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Body:
     """A request body of known length.
 
     `chunks` is the bytes themselves or a function that starts a fresh iteration over them;
     `replayable` says whether that function may be called again for a retry. `sha256` is lower-case
-    hex, `md5` base64 as Content-MD5 carries it; both describe exactly these bytes.
+    hex, `md5` base64 as Content-MD5 carries it, `checksum` the name of an algorithm and its base64
+    value as x-amz-checksum-* carries it; all describe exactly these bytes. Which of them is sent
+    is the store's matter.
     """
 
     length: int
@@ -94,6 +98,7 @@ class Body:
     replayable: bool = True
     sha256: str | None = None
     md5: str | None = None
+    checksum: tuple[str, str] | None = None
 
     @classmethod
     def of(cls, data: bytes, *, md5: str | None = None) -> Self:
@@ -108,6 +113,7 @@ class Body:
 EMPTY = Body.of(b"")
 
 
+@lru_cache(maxsize=1024)  # readers of an object meet one date again and again
 def parse_date(value: str | None) -> datetime | None:
     """The moment an HTTP date names (RFC 9110 section 5.6.7), in UTC; None when it is none.
 
@@ -123,7 +129,7 @@ def parse_date(value: str | None) -> datetime | None:
     return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Head:
     """Status and headers of an answer, with S3's names for what they say."""
 

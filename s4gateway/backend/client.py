@@ -3,8 +3,8 @@
 Rules. Path-style addressing; a key is encoded once and travels as it was signed. The payload hash
 is signed where it is at hand; a streamed body goes as UNSIGNED-PAYLOAD, also over plain http, where
 hashing it first would mean reading it twice: its bytes are still covered, by the CRC-32C in every
-stored frame and by Content-MD5 whenever the body knows its MD5. A ranged read is checked against
-the Content-Range that answers it, a pinned one against the ETag.
+stored frame and by the integrity header the profile names, whenever the body knows that digest.
+A ranged read is checked against the Content-Range that answers it, a pinned one against the ETag.
 https://docs.aws.amazon.com/AmazonS3/latest/API/sig-v4-header-based-auth.html
 """
 
@@ -21,7 +21,8 @@ from urllib.parse import urlsplit
 from s4gateway.backend import base, retry
 from s4gateway.backend.credentials import Provider, Static
 from s4gateway.backend.http import HttpClient, HttpResponse
-from s4gateway.s3 import documents, errors, etag, sigv4, xml
+from s4gateway.backend.profile import Checksum
+from s4gateway.s3 import checksums, documents, errors, etag, sigv4, xml
 from s4gateway.s3.escaping import escape
 from s4gateway.s3.headers import HOP_BY_HOP
 from s4gateway.s3.query import quote, quote_path
@@ -44,6 +45,7 @@ _OURS = HOP_BY_HOP | {
     "x-amz-trailer",
 }
 _UNSIGNED = frozenset({"user-agent", "x-amzn-trace-id"})  # intermediaries rewrite these
+_CHECKSUM = checksums.CHECKSUM_PREFIX
 _CONTENT_RANGE = re.compile(r"bytes (\d{1,19})-(\d{1,19})/(\d{1,19})", re.ASCII)
 _NO_XML_TEXT = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ufffe\uffff]")  # not XML 1.0, even escaped
 _CODE_OF_STATUS = {
@@ -115,8 +117,10 @@ class S3Backend:
         http: HttpClient,
         policy: retry.RetryPolicy | None = None,
         now: Callable[[], datetime] = _utc_now,
+        checksum: Checksum = Checksum.MD5,
     ) -> None:
         self._endpoint = endpoint
+        self._checksum = checksum
         self._credentials = credentials
         self._http = http
         self._policy = policy if policy is not None else retry.RetryPolicy()
@@ -315,7 +319,10 @@ class S3Backend:
         path = endpoint.prefix + path
         now = self._now()
         credentials = await self._credentials.get(now)
-        signed, unsigned = _outgoing(headers, body)
+        if self._checksum is not Checksum.MD5:
+            headers = [*headers, *_integrity(method, query, headers, body, self._checksum)]
+        md5 = None if body is None else self._content_md5(method, query, headers, body)
+        signed, unsigned = _outgoing(headers, md5)
         if credentials is not None:
             signer = self._signer
             if signer is None or signer.credentials is not credentials:
@@ -331,6 +338,24 @@ class S3Backend:
             body,
             slow=method == "POST" or any(name == "x-amz-copy-source" for name, _ in signed),
         )
+
+    def _content_md5(
+        self, method: str, query: str, headers: base.HeaderList, body: base.Body
+    ) -> str | None:
+        """Content-MD5 of a request, where the profile has it and the digest is at hand.
+
+        Documents, such as that of DeleteObjects, carry it in every profile: S3 demands it. So does
+        it of uploads with Object Lock parameters.
+        """
+        if not _is_upload(method, query):
+            return body.md5
+        if self._checksum is not Checksum.MD5:
+            return None
+        locks = any(name.startswith("x-amz-object-lock-") for name, _ in headers)
+        if body.md5 is not None or not locks or not isinstance(body.chunks, bytes):
+            return body.md5
+        md5 = hashlib.md5(body.chunks, usedforsecurity=False).digest()
+        return base64.b64encode(md5).decode()
 
     def _payload_hash(self, body: base.Body | None) -> str:
         if body is None or not body.length:
@@ -348,8 +373,40 @@ def _path(bucket: str, key: str | None = None) -> str:
     return f"/{quote(bucket)}" if key is None else f"/{quote(bucket)}/{quote_path(key)}"
 
 
+def _is_upload(method: str, query: str) -> bool:
+    """PutObject and UploadPart, not the documents of sub-resources."""
+    return method == "PUT" and (not query or "partNumber=" in query)
+
+
+def _integrity(
+    method: str,
+    query: str,
+    headers: base.HeaderList,
+    body: base.Body | None,
+    checksum: Checksum,
+) -> base.HeaderList:
+    """The x-amz-checksum-* header of an upload, and what announces it when one in parts begins.
+
+    Bytes in memory are digested here. A caller's own checksum is left alone: S3 takes only one.
+    """
+    algorithm = checksum.algorithm
+    if algorithm is None or any(name.lower().startswith(_CHECKSUM) for name, _ in headers):
+        return ()
+    if method == "POST" and query in ("uploads", "uploads="):
+        return (_CHECKSUM + "algorithm", algorithm.upper()), (_CHECKSUM + "type", "FULL_OBJECT")
+    if body is None or not _is_upload(method, query):
+        return ()
+    if body.checksum is not None and body.checksum[0] == algorithm:
+        return ((_CHECKSUM + algorithm, body.checksum[1]),)
+    if not isinstance(body.chunks, bytes):
+        return ()
+    digests = checksums.Digests((algorithm,))
+    digests.update(body.chunks)
+    return ((_CHECKSUM + algorithm, base64.b64encode(digests[algorithm]).decode()),)
+
+
 def _outgoing(
-    headers: base.HeaderList, body: base.Body | None
+    headers: base.HeaderList, md5: str | None
 ) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
     """The caller's headers to sign and not to sign; repeats become one field (RFC 9110 5.3)."""
     signed: dict[str, str] = {}
@@ -362,8 +419,8 @@ def _outgoing(
             unsigned.append((name, value))
         else:
             signed[name] = f"{signed[name]},{value}" if name in signed else value
-    if body is not None and body.md5 is not None:
-        signed["content-md5"] = body.md5
+    if md5 is not None:
+        signed["content-md5"] = md5
     return list(signed.items()), unsigned
 
 

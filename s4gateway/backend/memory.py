@@ -2,7 +2,7 @@
 
 For tests and examples of the layers above. What it answers is what AWS answers: MD5 ETags, ranges
 (416 included), conditions of RFC 9110 section 13 and conditional writes, both listings with
-prefix, delimiter, paging and `encoding-type=url`. Sub-resources and multipart uploads are
+prefix, delimiter, paging and `encoding-type=url`, copies, multipart uploads. Sub-resources are
 NotImplemented (501), never silently something else.
 """
 
@@ -16,7 +16,8 @@ from email.utils import format_datetime
 from typing import Self
 
 from s4gateway.backend import base
-from s4gateway.s3 import errors, etag, query, ranges, sigv4, xml
+from s4gateway.backend.memory_uploads import MemoryUpload, MemoryUploads, kept_md5
+from s4gateway.s3 import conditions, copy_source, errors, etag, query, ranges, sigv4, xml
 from s4gateway.s3.escaping import escape
 from s4gateway.s3.headers import Headers
 
@@ -109,6 +110,11 @@ class MemoryBackend:
 
     buckets: dict[str, dict[str, StoredObject]] = field(default_factory=dict)
     now: Callable[[], datetime] = lambda: datetime.now(UTC)
+    uploads: MemoryUploads = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Uploads fail and tell the time as the store does."""
+        self.uploads = MemoryUploads(_answer, self.now)
 
     @classmethod
     def with_buckets(cls, *names: str) -> Self:
@@ -128,14 +134,8 @@ class MemoryBackend:
             base64.b64encode(md5.digest()).decode() != wanted
         ):
             raise _answer("BadDigest")
-        kept = tuple(
-            (name, value)
-            for name, value in fields.items()
-            if name in _STORED or name.startswith("x-amz-meta-")
-        )
-        if "content-type" not in fields:
-            kept = (("content-type", "binary/octet-stream"), *kept)
-        objects[key] = StoredObject(data, kept, md5.hexdigest(), self.now().replace(microsecond=0))
+        moment = self.now().replace(microsecond=0)
+        objects[key] = StoredObject(data, _kept(fields), md5.hexdigest(), moment)
         return _head(200, [("etag", etag.quote(md5.hexdigest())), ("content-length", "0")])
 
     async def get(
@@ -231,6 +231,11 @@ class MemoryBackend:
     ) -> base.ObjectStream:
         raw_bucket, _, raw_key = raw_path.removeprefix("/").partition("/")
         bucket, key = query.unquote(raw_bucket), query.unquote(raw_key)
+        asked = dict(query.parse_query(raw_query))
+        if "uploads" in asked or "uploadId" in asked:
+            return await self._route_upload(
+                method, bucket, key, asked, Headers(list(headers)), body
+            )
         match method, bool(key):
             case "GET", True:
                 return await self.get(bucket, key, query=raw_query, headers=headers)
@@ -238,8 +243,9 @@ class MemoryBackend:
                 head = await self.head(bucket, key, query=raw_query, headers=headers)
             case "PUT", True:
                 _refuse_subresources(raw_query)
-                if any(name.lower() == "x-amz-copy-source" for name, _ in headers):
-                    raise _answer("NotImplemented")
+                fields = Headers(list(headers))
+                if "x-amz-copy-source" in fields:
+                    return _document(self._copy(bucket, key, fields))
                 head = await self.put(bucket, key, body or base.EMPTY, headers)
             case "DELETE", True:
                 head = await self.delete(bucket, key, query=raw_query, headers=headers)
@@ -249,6 +255,85 @@ class MemoryBackend:
             case _:
                 head = self._route_bucket(method, bucket, raw_query)
         return MemoryStream(head, b"")
+
+    async def _route_upload(
+        self,
+        method: str,
+        bucket: str,
+        key: str,
+        asked: dict[str, str],
+        fields: Headers,
+        body: base.Body | None,
+    ) -> base.ObjectStream:
+        objects, uploads = self._bucket(bucket), self.uploads
+        upload_id = asked.get("uploadId")
+        if upload_id is None:
+            if method == "POST" and key:
+                return _document(uploads.create(bucket, key, _kept(fields)))
+            return _document(uploads.list_uploads(bucket))
+        upload = uploads.find(bucket, key, upload_id)
+        match method:
+            case "PUT" if "x-amz-copy-source" in fields:
+                return _document(self._copy_part(upload, asked.get("partNumber", ""), fields))
+            case "PUT":
+                data = await _collect(body or base.EMPTY)
+                md5 = kept_md5(body, fields)
+                tag = uploads.put_part(upload, asked.get("partNumber", ""), data, md5)
+                return MemoryStream(_head(200, [("etag", etag.quote(tag))]), b"")
+            case "GET":
+                return _document(uploads.list_parts(upload_id, upload, asked))
+            case "DELETE":
+                uploads.abort(upload_id)
+                return MemoryStream(_head(204, []), b"")
+        _check_write(fields, objects.get(key))
+        joined = uploads.complete(upload_id, upload, await _collect(body or base.EMPTY))
+        moment = self.now().replace(microsecond=0)
+        objects[key] = StoredObject(joined.data, joined.headers, joined.etag, moment)
+        inner = (
+            xml.leaf("Bucket", bucket)
+            + xml.leaf("Key", key)
+            + xml.leaf("ETag", etag.quote(joined.etag))
+        )
+        return _document(xml.document("CompleteMultipartUploadResult", inner))
+
+    def _copy(self, bucket: str, key: str, fields: Headers) -> bytes:
+        """CopyObject, which replaces all metadata or none; the copy's ETag is its MD5."""
+        source, objects = self._source(fields), self._bucket(bucket)
+        target = objects.get(key)
+        _check_write(fields, target)
+        replaces = fields.get("x-amz-metadata-directive") == "REPLACE"
+        if source is target and not replaces:
+            raise _answer("InvalidRequest")
+        kept = _kept(fields) if replaces else source.headers
+        md5 = hashlib.md5(source.data, usedforsecurity=False).hexdigest()
+        moment = self.now().replace(microsecond=0)
+        objects[key] = StoredObject(source.data, kept, md5, moment)
+        return _copy_result("CopyObjectResult", md5, moment)
+
+    def _copy_part(self, upload: MemoryUpload, number: str, fields: Headers) -> bytes:
+        """UploadPartCopy of the whole source or a range inside it."""
+        data = self._source(fields).data
+        if (wanted := fields.get("x-amz-copy-source-range")) is not None:
+            span = ranges.parse_copy_source(wanted)
+            if span.last >= len(data):
+                raise _answer("InvalidArgument")
+            data = data[span.first : span.last + 1]
+        tag = self.uploads.put_part(upload, number, data, None)
+        return _copy_result("CopyPartResult", tag, self.now())
+
+    def _source(self, fields: Headers) -> StoredObject:
+        """The source of a copy, if the conditions on it hold."""
+        try:
+            named = copy_source.parse(fields["x-amz-copy-source"])
+        except errors.S3Error as error:
+            raise _answer(error.code) from error
+        if named.version_id is not None:
+            raise _answer("NotImplemented", message="no versions in memory")
+        stored = self._object(named.bucket, named.key)
+        wanted = conditions.ReadConditions.parse(fields, "x-amz-copy-source-")
+        if wanted.evaluate(stored.etag, stored.modified) is not conditions.Verdict.OK:
+            raise _answer("PreconditionFailed")
+        return stored
 
     def _route_bucket(self, method: str, bucket: str, raw_query: str) -> base.Head:
         _refuse_subresources(raw_query)
@@ -304,6 +389,25 @@ async def _collect(body: base.Body) -> bytes:
 
 def _head(status: int, fields: list[tuple[str, str]]) -> base.Head:
     return base.Head(status, Headers(fields))
+
+
+def _kept(fields: Headers) -> tuple[tuple[str, str], ...]:
+    """The headers that are stored with an object."""
+    kept = tuple(
+        (name, value)
+        for name, value in fields.items()
+        if name in _STORED or name.startswith("x-amz-meta-")
+    )
+    return kept if "content-type" in fields else (("content-type", "binary/octet-stream"), *kept)
+
+
+def _document(data: bytes) -> MemoryStream:
+    return MemoryStream(_xml_head(data), data)
+
+
+def _copy_result(tag: str, md5: str, moment: datetime) -> bytes:
+    modified = xml.leaf("LastModified", moment.strftime("%Y-%m-%dT%H:%M:%S.000Z"))
+    return xml.document(tag, xml.leaf("ETag", etag.quote(md5)) + modified)
 
 
 def _xml_head(data: bytes) -> base.Head:

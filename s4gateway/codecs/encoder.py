@@ -5,10 +5,11 @@ comes before it. A frame never takes more than its chunk and 28 bytes: where the
 a chunk smaller, the chunk itself is stored in a passthrough frame.
 """
 
-from dataclasses import dataclass
+
 from typing import Final
 
 from s4gateway.codecs import base, decoder, zstd_dict
+from s4gateway.values import immutable
 from s4gateway.wire import frame, index
 from s4gateway.wire.codec_id import CodecId
 from s4gateway.wire.crc32c import crc32c as checksum
@@ -38,7 +39,7 @@ def pick_chunk_size(content_length: int | None) -> int:
     return MEDIUM_CHUNK if content_length <= _MEDIUM_BODY else LARGE_CHUNK
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class EncodedFrame:
     """One frame ready to be stored: its header, and its payload in pieces."""
 
@@ -55,7 +56,7 @@ class EncodedFrame:
         return [self.header.pack(), *self.payload]
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class EncodedBody:
     """A small body, encoded: one entry of `frames` and of `headers` per frame.
 

@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
 from s4gateway.backend.base import Backend
+from s4gateway.backend.conditional import ConditionalWrites
 from s4gateway.codecs.dispatcher import Dispatcher
 from s4gateway.codecs.registry import Registry
 from s4gateway.gateway.config import GatewayConfig
@@ -18,12 +19,17 @@ from s4gateway.gateway.metrics import Metrics
 from s4gateway.gateway.observed import ObservedBackend
 from s4gateway.objects.budget import ByteBudget
 from s4gateway.objects.cache import AttributeCache, IndexCache
+from s4gateway.objects.completion import Completer, Objects
+from s4gateway.objects.copying import ObjectCopier
 from s4gateway.objects.encoding import Workshop
 from s4gateway.objects.frame_cache import FrameCache
 from s4gateway.objects.lanes import Lanes
 from s4gateway.objects.listing import Sizer
+from s4gateway.objects.parts import PartWriter
 from s4gateway.objects.reader import ObjectReader
 from s4gateway.objects.sidecar import Sidecars
+from s4gateway.objects.uploads import Uploads
+from s4gateway.objects.version_listing import VersionSizer
 from s4gateway.objects.writer import ObjectWriter
 
 Scope = MutableMapping[str, Any]
@@ -51,20 +57,35 @@ class S4App:
         budget = ByteBudget(config.memory_budget_bytes)
         spool = config.spool_dir
         codecs = Registry(config.zstd_level)
-        workshop = Workshop(self._lanes, budget, codecs, spool)
+        profile = config.backend_profile
+        workshop = Workshop(self._lanes, budget, codecs, spool, profile.checksums.algorithm)
         attributes = AttributeCache()
+        self._conditional = ConditionalWrites(backend, profile.conditional_writes)
         self._sidecars = Sidecars(backend, IndexCache(), self._lanes)
         self._frames = FrameCache(self._lanes.disk, spool, config.frame_cache_bytes)
+        sizer = Sizer(backend, attributes, config.listing_head_concurrency)
+        writer = ObjectWriter(self._sidecars, attributes, self._conditional)
+        dispatcher = Dispatcher(config.codec, config.dispatcher.value)
+        uploads = Uploads(backend, uniform=profile.uniform_parts)
+        reader = ObjectReader(workshop, self._sidecars, attributes, self._frames)
+        objects = Objects(reader, writer, self._sidecars, attributes)
+        self._completer = Completer(workshop, backend, uploads, objects)
         services = Services(
             config=config,
             backend=backend,
             workshop=workshop,
-            dispatcher=Dispatcher(config.codec, config.dispatcher.value),
+            dispatcher=dispatcher,
             attributes=attributes,
+            conditional=self._conditional,
             sidecars=self._sidecars,
-            reader=ObjectReader(workshop, self._sidecars, attributes, self._frames),
-            writer=ObjectWriter(self._sidecars, attributes),
-            sizer=Sizer(backend, attributes, config.listing_head_concurrency),
+            reader=reader,
+            writer=writer,
+            completer=self._completer,
+            copier=ObjectCopier(backend, self._sidecars, attributes, writer),
+            sizer=sizer,
+            uploads=uploads,
+            parts=PartWriter(uploads, workshop, dispatcher),
+            version_sizer=VersionSizer(sizer, attributes),
         )
         self._exchange = Exchange(services, metrics, generations)
         metrics.watch_memory(lambda: budget.used, lambda: budget.limit)
@@ -74,6 +95,8 @@ class S4App:
 
     async def shutdown(self) -> None:
         """Finish what was put off and stop the threads."""
+        await self._completer.close()
+        await self._conditional.close()
         await self._sidecars.close()
         self._frames.close()
         self._lanes.close()

@@ -11,11 +11,14 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from s4gateway.gateway.client_keys import ClientKey, ClientKeys
-from s4gateway.s3 import presigned, sigv4
+from s4gateway.s3 import post_policy, presigned, sigv4
 from s4gateway.s3.addressing import Address
 from s4gateway.s3.errors import S3Error
 from s4gateway.s3.headers import RequestHead
 from s4gateway.s3.operations import Operation, is_write
+from s4gateway.s3.post_form import FormFields
+from s4gateway.s3.post_policy import PostPolicy
+from s4gateway.values import immutable
 
 MAX_SKEW: Final = timedelta(minutes=15)
 
@@ -41,7 +44,7 @@ _LISTINGS: Final = frozenset(
 _VISITS: Final = frozenset({Operation.HeadBucket, Operation.GetBucketLocation})
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Caller:
     """Who sent a request; `key` is None for an anonymous one.
 
@@ -81,7 +84,11 @@ def authenticate(
     now: datetime,
     virtual_bucket: str | None,
 ) -> Caller:
-    """Verify a request's signature; raises S3Error as S3 names each fault."""
+    """Verify a request's signature; raises S3Error as S3 names each fault.
+
+    Whoever sends a form without a signature of the request counts as anonymous until the form's
+    fields have been read and `authenticate_form` has settled it.
+    """
     if "authorization" in head.headers:
         authenticated = sigv4.verify_header(
             head, keys.secret_of, now, skew=MAX_SKEW, region=rules.region
@@ -99,6 +106,26 @@ def authenticate(
             virtual_bucket=virtual_bucket,
         )
         return Caller(keys.lookup(authenticated.access_key), authenticated, presigned=True)
+    if _is_form(head, address):
+        return Caller(None)
+    return _anonymous(address, keys, rules)
+
+
+def _is_form(head: RequestHead, address: Address) -> bool:
+    """Whether who sends this may stand in its body.
+
+    A wrong yes lets nobody in: nothing but a form is authorised for an anonymous POST.
+    """
+    return (
+        head.method == "POST"
+        and address.bucket is not None
+        and address.key is None
+        and not head.raw_query
+        and head.headers.get("content-type", "").lower().startswith("multipart/form-data")
+    )
+
+
+def _anonymous(address: Address, keys: ClientKeys, rules: AuthRules) -> Caller:
     if address.bucket is not None and keys.is_open(address.bucket):
         return Caller(None)
     if rules.anonymous_backend:
@@ -106,11 +133,44 @@ def authenticate(
     raise S3Error("AccessDenied")
 
 
+def authenticate_form(
+    fields: FormFields,
+    address: Address,
+    sender: Caller,
+    keys: ClientKeys,
+    rules: AuthRules,
+    now: datetime,
+) -> tuple[Caller, tuple[int, int] | None]:
+    """Find out who answers for a form: the signer of its policy, its sender, or nobody.
+
+    Returns the caller and the sizes the policy allows. Raises S3Error as S3 names each fault.
+    """
+    assert address.bucket is not None
+    if not post_policy.is_signed(fields):
+        return (sender if sender.key is not None else _anonymous(address, keys, rules)), None
+    if sender.key is not None:
+        raise S3Error(
+            "InvalidArgument",
+            "Only one auth mechanism allowed; only the X-Amz-Algorithm query parameter, Signature "
+            "query string parameter or the Authorization header should be specified",
+            ArgumentName="Authorization",
+        )
+    access_key = post_policy.verify_signature(
+        fields, keys.secret_of, region=rules.region, sigv2=rules.sigv2
+    )
+    policy = PostPolicy.parse(fields.require("policy"))
+    policy.check(fields, address.bucket, now)
+    return Caller(keys.lookup(access_key)), policy.sizes
+
+
 def authorize(caller: Caller, operation: Operation, address: Address, prefix: str) -> None:
     """Hold a request against the limits of its key; raises AccessDenied.
 
-    `prefix` is that of a listing.
+    `prefix` is that of a listing. A form is authorised as the PutObject it is, when its key and its
+    signer have been read.
     """
+    if operation is Operation.PostObject:
+        return
     key = caller.key
     if key is None:
         if not caller.unsigned and operation not in _ANONYMOUS_READS:

@@ -22,6 +22,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any, Final
 
+from s4gateway.backend.profile import BackendProfile
 from s4gateway.gateway.logs import Format
 from s4gateway.wire.codec_id import CodecId
 
@@ -338,7 +339,8 @@ class GatewayConfig:
         ),
     )
     allow_sigv2_presigned: bool = field(
-        default=True, metadata=_row(_boolean, "Accept presigned URLs of signature version 2.")
+        default=True,
+        metadata=_row(_boolean, "Accept presigned URLs and forms of signature version 2."),
     )
     anonymous: Anonymous = field(
         default=Anonymous.DENY,
@@ -410,6 +412,15 @@ class GatewayConfig:
     )
     backend_pool_size: int = field(
         default=256, metadata=_row(_integer(1, 100_000), "Connections to the backend.", "COUNT")
+    )
+    backend_profile: BackendProfile = field(
+        default=BackendProfile(),
+        metadata=_row(
+            BackendProfile.parse,
+            "What the backend can do, with commas between: uniform-parts, conditional-writes or"
+            " no-conditional-writes, checksums=none|md5|crc32|crc32c|crc64nvme.",
+            "PROFILE",
+        ),
     )
     physical_listings: bool = field(
         default=False, metadata=_row(_boolean, "List stored sizes instead of the objects' own.")

@@ -9,20 +9,28 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from s4gateway.backend.base import Backend
+from s4gateway.backend.conditional import ConditionalWrites
 from s4gateway.codecs.dispatcher import Dispatcher
 from s4gateway.gateway.auth import Caller
 from s4gateway.gateway.body import DOCUMENT_LIMIT, RequestBody
 from s4gateway.gateway.config import GatewayConfig
+from s4gateway.gateway.form import Form
 from s4gateway.objects.cache import AttributeCache
+from s4gateway.objects.completion import Completer
+from s4gateway.objects.copying import ObjectCopier
 from s4gateway.objects.encoding import Workshop
 from s4gateway.objects.listing import Sizer
 from s4gateway.objects.opening import OpenObject
+from s4gateway.objects.parts import PartWriter
 from s4gateway.objects.reader import ObjectReader
 from s4gateway.objects.sidecar import Sidecars
+from s4gateway.objects.uploads import Uploads
+from s4gateway.objects.version_listing import VersionSizer
 from s4gateway.objects.writer import ObjectWriter
 from s4gateway.s3.addressing import Address
 from s4gateway.s3.headers import Headers, RequestHead
 from s4gateway.s3.operations import Operation
+from s4gateway.values import immutable
 
 HeaderPairs = list[tuple[str, str]]
 
@@ -36,19 +44,25 @@ class Services:
     workshop: Workshop
     dispatcher: Dispatcher
     attributes: AttributeCache
+    conditional: ConditionalWrites
     sidecars: Sidecars
     reader: ObjectReader
     writer: ObjectWriter
+    copier: ObjectCopier
+    completer: Completer
     sizer: Sizer
+    uploads: Uploads
+    parts: PartWriter
+    version_sizer: VersionSizer
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class RequestContext:
     """One authenticated request.
 
     `headers` are the client's, with those a presigned URL carries as parameters among them.
     `backend` signs with this client's identity on the backend; `services.backend` with the
-    gateway's own.
+    gateway's own. `form` is the opened form of a PostObject, whose key is in `address`.
     """
 
     request_id: str
@@ -62,6 +76,7 @@ class RequestContext:
     body: RequestBody
     services: Services
     query: dict[str, str]
+    form: Form | None = None
 
     @property
     def bucket(self) -> str:
@@ -91,7 +106,7 @@ class RequestContext:
         return self.bucket, self.key
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Response:
     """An answer: `content` is all of it, an opened object, or a stream of `length` bytes.
 
@@ -113,7 +128,7 @@ class Relay:
     close: Callable[[], Awaitable[None]]
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Outcome:
     """An answer and the facts that are counted and logged once it is sent.
 

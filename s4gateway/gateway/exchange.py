@@ -9,30 +9,28 @@ id that is also in the log. A fault after the head was sent breaks the connectio
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, MutableMapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from time import perf_counter
 from typing import Any, Final
 
-from s4gateway.backend.base import (
-    Backend,
-    BackendAnswer,
-    BackendProtocolError,
-    BackendUnavailable,
-)
-from s4gateway.gateway import auth, logs, responses
+from s4gateway.backend.base import Backend
+from s4gateway.gateway import auth, faults, logs, responses
 from s4gateway.gateway.auth import AuthRules, Caller
 from s4gateway.gateway.body import ClientGone, RequestBody
 from s4gateway.gateway.client_keys import ClientKey
 from s4gateway.gateway.context import Outcome, RequestContext, Response, Services
+from s4gateway.gateway.form import Form
 from s4gateway.gateway.generation import GenerationHolder
 from s4gateway.gateway.metrics import Metrics
 from s4gateway.gateway.routes import handler_for
-from s4gateway.objects.errors import DamagedObject, UnreadableObject
 from s4gateway.s3 import addressing, operations, presigned
 from s4gateway.s3.addressing import Address
+from s4gateway.s3.checksums import CHECKSUM_PREFIX
 from s4gateway.s3.errors import S3Error
 from s4gateway.s3.headers import Headers, RequestHead
 from s4gateway.s3.operations import Operation
+from s4gateway.s3.query import quote_path
 from s4gateway.s3.sigv4 import Credentials
 from s4gateway.wire import keys
 
@@ -41,18 +39,7 @@ Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 Scope = MutableMapping[str, Any]
 
 _log: Final = logging.getLogger("s4.exchange")
-
-# What the backend says about the gateway's own signature says nothing about the client's.
-_OWN_CREDENTIAL_CODES: Final = frozenset(
-    {
-        "InvalidAccessKeyId",
-        "SignatureDoesNotMatch",
-        "ExpiredToken",
-        "InvalidToken",
-        "RequestTimeTooSkewed",
-        "AuthorizationHeaderMalformed",
-    }
-)
+_OBJECT_CHECKSUM: Final = (CHECKSUM_PREFIX, "x-amz-sdk-checksum-")
 
 
 class Exchange:
@@ -83,6 +70,8 @@ class Exchange:
         context: RequestContext | None = None
         try:
             context = self._admit(head, receive, record)
+            if context.operation is Operation.PostObject:
+                context = await self._open_form(context, record)
             outcome = await handler_for(context.operation)(context)
         except ClientGone:
             record.gone()
@@ -91,10 +80,9 @@ class Exchange:
             record.gone()
             raise
         except Exception as error:
-            fault = self._as_s3_error(error, record)
+            fault = record.fault(error)
             response = responses.error_response(fault, head.raw_path, record.request_id)
             outcome = Outcome(response, op=record.op)
-            record.error = fault
         unread = _body_is_unread(context, head)
         await self._send(outcome, send, record, is_head=head.method == "HEAD", close=unread)
 
@@ -120,7 +108,10 @@ class Exchange:
         auth.authorize(caller, operation, address, parameters.get("prefix", ""))
         _guard_reserved(operation, address, self._services.config.allow_legacy_reserved_key_reads)
         body = RequestBody(
-            receive, headers, caller.authenticated, self._services.config.max_body_bytes
+            receive,
+            _about_body(operation, headers),
+            caller.authenticated,
+            self._services.config.max_body_bytes,
         )
         return RequestContext(
             request_id=record.request_id,
@@ -134,6 +125,27 @@ class Exchange:
             body=body,
             services=self._services,
             query=parameters,
+        )
+
+    async def _open_form(self, context: RequestContext, record: "_Record") -> RequestContext:
+        """Admit a form, which names its key and its signer inside the body."""
+        form = await Form.open(context.body, context.head.headers)
+        caller, form.sizes = auth.authenticate_form(
+            form.fields,
+            context.address,
+            context.caller,
+            self._generations.current.keys,
+            self._rules,
+            context.now,
+        )
+        record.caller = caller
+        raw_key = quote_path(form.fields.key)
+        address = replace(context.address, key=addressing.parse_key(raw_key), raw_key=raw_key)
+        record.address = address
+        auth.authorize(caller, Operation.PutObject, address, "")
+        _guard_reserved(context.operation, address, allow_legacy_reads=False)
+        return replace(
+            context, address=address, caller=caller, backend=self._backend_for(caller), form=form
         )
 
     def _backend_for(self, caller: Caller) -> Backend:
@@ -151,16 +163,10 @@ class Exchange:
     async def _send(
         self, outcome: Outcome, send: Send, record: "_Record", *, is_head: bool, close: bool
     ) -> None:
-        state = _HeadState()
-
-        async def tracked(message: MutableMapping[str, Any]) -> None:
-            state.started = True
-            await send(message)
-
         response = outcome.response
         try:
             sent = await responses.send(
-                response, tracked, record.request_id, is_head=is_head, close=close
+                response, send, record.request_id, is_head=is_head, close=close
             )
         except (ConnectionError, asyncio.CancelledError) as error:
             record.gone()
@@ -168,66 +174,17 @@ class Exchange:
             if isinstance(error, asyncio.CancelledError):
                 raise
             return
-        except Exception as error:
-            fault = self._as_s3_error(error, record)
-            record.error = fault
-            if not state.started:
-                failed = responses.error_response(fault, record.path, record.request_id)
-                record.finish(Outcome(failed, op=outcome.op, codec=outcome.codec), 0)
-                await responses.send(failed, send, record.request_id, is_head=is_head, close=close)
-                return
+        except responses.BrokenAnswer as broken:
+            record.fault(broken.reason)
             record.broken(outcome)
             return
+        except Exception as error:
+            fault = record.fault(error)
+            failed = responses.error_response(fault, record.path, record.request_id)
+            record.finish(Outcome(failed, op=outcome.op, codec=outcome.codec), 0)
+            await responses.send(failed, send, record.request_id, is_head=is_head, close=close)
+            return
         record.finish(outcome, sent)
-
-    def _as_s3_error(self, error: Exception, record: "_Record") -> S3Error:
-        """Say in S3's words what went wrong; what is our fault is logged with the request id."""
-        if isinstance(error, S3Error):
-            return error
-        if isinstance(error, BackendAnswer):
-            return self._relayed(error, record)
-        if isinstance(error, BackendUnavailable):
-            record.log("backend unavailable", error)
-            return S3Error("ServiceUnavailable", headers={"Retry-After": "1"})
-        if isinstance(error, BackendProtocolError):
-            record.log("backend answer refused", error)
-            return S3Error("InternalError", "The backend gave an answer that cannot be trusted.")
-        if isinstance(error, DamagedObject):
-            record.log("object damaged", error)
-            return S3Error("InternalError", "The stored object failed its integrity check.")
-        if isinstance(error, UnreadableObject):
-            record.log("object unreadable", error)
-            return S3Error("NotImplemented", f"The stored object cannot be opened here: {error}")
-        if isinstance(error, OSError):
-            record.log("spool failed", error)
-            return S3Error("ServiceUnavailable", headers={"Retry-After": "5"})
-        _log.error(
-            "request failed",
-            exc_info=error,
-            extra={"fields": {"request_id": record.request_id, "path": record.path}},
-        )
-        return S3Error("InternalError")
-
-    def _relayed(self, error: BackendAnswer, record: "_Record") -> S3Error:
-        own = record.caller is not None and (
-            record.caller.unsigned
-            or (record.caller.key is not None and record.caller.key.signs_backend)
-        )
-        if error.code in _OWN_CREDENTIAL_CODES and not own:
-            record.log("backend refuses the gateway's credentials", error)
-            return S3Error("InternalError", "The gateway cannot authenticate to its backend.")
-        if error.status in {429, 503}:
-            retry = error.headers.get("retry-after", "1")
-            record.backend_busy = True
-            return S3Error("SlowDown", headers={"Retry-After": retry})
-        return S3Error(error.code, error.message or None, status=error.status)
-
-
-class _HeadState:
-    __slots__ = ("started",)
-
-    def __init__(self) -> None:
-        self.started = False
 
 
 def _body_is_unread(context: RequestContext | None, head: RequestHead) -> bool:
@@ -238,6 +195,16 @@ def _body_is_unread(context: RequestContext | None, head: RequestHead) -> bool:
         )
     length = head.headers.get("content-length", "0")
     return length != "0" or "transfer-encoding" in head.headers
+
+
+def _about_body(operation: Operation, headers: Headers) -> Headers:
+    """The headers that describe the request's body, or what is no checksum at all.
+
+    The checksums in the headers of a completion are those of the object, not of the document.
+    """
+    if operation is not Operation.CompleteMultipartUpload:
+        return headers
+    return Headers([pair for pair in headers.items() if not pair[0].startswith(_OBJECT_CHECKSUM)])
 
 
 def _guard_reserved(operation: Operation, address: Address, allow_legacy_reads: bool) -> None:
@@ -282,15 +249,21 @@ class _Record:
     @property
     def op(self) -> str | None:
         """The data operation this request was, for its metrics."""
-        if self.operation is Operation.PutObject:
+        if self.operation in {Operation.PutObject, Operation.PostObject}:
             return "put"
         return "get" if self.operation is Operation.GetObject else None
 
-    def log(self, event: str, error: Exception) -> None:
-        """Log a fault on our side of the gateway."""
-        logs.event(
-            _log, logging.ERROR, event, request_id=self.request_id, path=self.path, error=str(error)
-        )
+    def fault(self, error: Exception) -> S3Error:
+        """Take note of what went wrong; what is our side's fault is logged."""
+        fault = faults.translate(error, self.caller)
+        self.error = fault.s3
+        self.backend_busy = fault.backend_busy
+        fields = {"request_id": self.request_id, "path": self.path}
+        if fault.event == faults.UNEXPECTED:
+            _log.error(fault.event, exc_info=error, extra={"fields": fields})
+        elif fault.event is not None:
+            logs.event(_log, logging.ERROR, fault.event, **fields, error=str(error))
+        return fault.s3
 
     def gone(self) -> None:
         """The client left."""

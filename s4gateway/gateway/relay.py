@@ -8,15 +8,16 @@ are verified here and never forwarded with a body that was rewritten.
 
 from typing import Final
 
-from s4gateway.backend.base import BackendProtocolError
+from s4gateway.backend.base import BackendProtocolError, Head
 from s4gateway.gateway.context import HeaderPairs, RequestContext
-from s4gateway.objects.attributes import Attributes
+from s4gateway.objects.attributes import Attributes, describe
 from s4gateway.s3 import chunked, conditions, etag, ranges, xml
 from s4gateway.s3.conditions import ReadConditions, Verdict
 from s4gateway.s3.errors import S3Error
 from s4gateway.s3.headers import HOP_BY_HOP, USER_METADATA_PREFIX, Headers
 from s4gateway.s3.query import quote
 from s4gateway.wire.manifest import RESERVED_PREFIX
+from s4gateway.wire.tail import MAX_PARTS
 
 # Client metadata S3 allows, names and values together, in bytes.
 METADATA_LIMIT: Final = 2048
@@ -86,6 +87,7 @@ _FORWARDED: Final = frozenset(
         "range",
     }
 )
+PARTS_COUNT: Final = "x-amz-mp-parts-count"
 _NOT_RELAYED: Final = HOP_BY_HOP | {
     "content-length",
     "content-range",
@@ -93,6 +95,7 @@ _NOT_RELAYED: Final = HOP_BY_HOP | {
     "etag",
     "server",
     "x-amz-id-2",
+    "x-amz-mp-parts-count",
     "x-amz-request-id",
 }
 _CHECKSUM: Final = "x-amz-checksum-"
@@ -157,7 +160,7 @@ def relayed_headers(headers: Headers) -> HeaderPairs:
     return [
         (name, value)
         for name, value in headers.items()
-        if name not in _NOT_RELAYED or name in {"etag", "content-range"}
+        if name not in _NOT_RELAYED or name in {"etag", "content-range", PARTS_COUNT}
     ]
 
 
@@ -173,8 +176,10 @@ def result_headers(headers: Headers) -> HeaderPairs:
     ]
 
 
-def object_headers(context: RequestContext, attributes: Attributes, *, whole: bool) -> HeaderPairs:
-    """Headers a client sees on GET and HEAD of an object."""
+def object_headers(
+    context: RequestContext, attributes: Attributes, *, whole: bool, part: int | None = None
+) -> HeaderPairs:
+    """Headers a client sees on GET and HEAD of an object, of all of it or of a part by position."""
     verbatim = attributes.is_verbatim and attributes.stored.manifest is None
     kept: HeaderPairs = []
     for name, value in attributes.head.headers.items():
@@ -186,16 +191,16 @@ def object_headers(context: RequestContext, attributes: Attributes, *, whole: bo
     kept.append(("etag", etag.quote(attributes.etag)))
     if "accept-ranges" not in attributes.head.headers:
         kept.append(("accept-ranges", "bytes"))
-    manifest = attributes.stored.manifest
-    if (
-        whole
-        and manifest is not None
-        and manifest.checksum is not None
-        and _wants_checksum(context)
-    ):
-        algorithm, value = manifest.checksum
-        kept.append((_CHECKSUM + algorithm, value))
-        kept.append(("x-amz-checksum-type", "FULL_OBJECT"))
+    if part is not None and attributes.tail is not None:
+        kept.append((PARTS_COUNT, str(attributes.part_count)))
+    if _wants_checksum(context):
+        checksum = attributes.checksum if whole else None
+        if part is not None:
+            checksum = attributes.part_checksum(part)
+        if checksum is not None:
+            algorithm, value, kind = checksum
+            kept.append((_CHECKSUM + algorithm, value))
+            kept.append(("x-amz-checksum-type", kind))
     return _overridden(context, kept)
 
 
@@ -242,15 +247,46 @@ def wanted_range(context: RequestContext, attributes: Attributes) -> tuple[int, 
     return ranges.resolve(span, attributes.size)
 
 
-def wanted_part(part: str | None, attributes: Attributes) -> tuple[int, int] | None:
-    """Resolve partNumber of an object that is one part; raises InvalidPartNumber beyond it."""
-    if part is None:
+def part_number(context: RequestContext) -> int | None:
+    """The partNumber of a read; raises InvalidArgument, InvalidRequest."""
+    text = context.query.get("partNumber")
+    if text is None:
         return None
-    if not (part.isascii() and part.isdigit() and 1 <= int(part) <= 10_000):
-        raise S3Error("InvalidArgument", "Part number must be an integer between 1 and 10000.")
-    if int(part) != 1:
-        raise S3Error("InvalidPartNumber", ActualPartCount=1, PartNumberRequested=part)
-    return (0, attributes.size) if attributes.size else None
+    if not (text.isascii() and text.isdigit() and len(text) < 10 and 1 <= int(text) <= MAX_PARTS):
+        raise S3Error(
+            "InvalidArgument",
+            f"Part number must be an integer between 1 and {MAX_PARTS}, inclusive",
+            ArgumentName="partNumber",
+            ArgumentValue=text,
+        )
+    if "range" in context.headers:
+        raise S3Error(
+            "InvalidRequest", "Cannot specify both Range header and partNumber query parameter"
+        )
+    return int(text)
+
+
+def wanted_part(part: int | None, attributes: Attributes) -> tuple[int, int] | None:
+    """Resolve a part by its position; None means the whole object.
+
+    Raises InvalidPartNumber beyond the last part, InvalidRange for a part without bytes.
+    """
+    if part is None or attributes.size is None:
+        return None
+    if part > attributes.part_count:
+        raise S3Error(
+            "InvalidPartNumber",
+            ActualPartCount=attributes.part_count,
+            PartNumberRequested=part,
+        )
+    if attributes.size == 0:
+        return None
+    start, end = attributes.part_span(part)
+    if start == end:
+        total = attributes.size
+        headers = {"content-range": f"bytes */{total}"}
+        raise S3Error("InvalidRange", headers=headers, ActualObjectSize=total)
+    return start, end
 
 
 def backend_document(data: bytes) -> xml.Element:
@@ -260,6 +296,20 @@ def backend_document(data: bytes) -> xml.Element:
     except S3Error as error:
         msg = f"the backend's document is malformed: {error}"
         raise BackendProtocolError(msg) from error
+
+
+def backend_part_headers(context: RequestContext, head: Head) -> HeaderPairs:
+    """Headers of a part as the backend describes it, of an object it alone knows."""
+    headers = object_headers(context, describe(head), whole=True)
+    for name in (PARTS_COUNT, "content-range"):
+        if (value := head.headers.get(name)) is not None:
+            headers.append((name, value))
+    return headers
+
+
+def part_query(context: RequestContext, part: int) -> str:
+    """Return the parameters of a request for one part of one version, encoded."""
+    return "&".join(filter(None, (f"partNumber={part}", version_query(context))))
 
 
 def version_query(context: RequestContext) -> str:

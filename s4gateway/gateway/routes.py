@@ -6,8 +6,22 @@ operation means one line here, a handler, an end-to-end test and a row in s3-com
 
 from typing import Final
 
+from s4gateway.gateway import forwarding
 from s4gateway.gateway.context import Handler, Outcome, RequestContext
-from s4gateway.gateway.handlers import delete, forward, get, head, listing, put
+from s4gateway.gateway.handlers import (
+    attributes,
+    complete,
+    copy,
+    delete,
+    delete_many,
+    get,
+    head,
+    listing,
+    multipart,
+    part,
+    post,
+    put,
+)
 from s4gateway.s3.errors import S3Error
 from s4gateway.s3.operations import Operation
 
@@ -15,14 +29,7 @@ from s4gateway.s3.operations import Operation
 # framed objects, drop the manifest of copies, or run a query over compressed data.
 REFUSED: Final = frozenset(
     {
-        Operation.CreateMultipartUpload,
-        Operation.UploadPart,
-        Operation.UploadPartCopy,
-        Operation.CompleteMultipartUpload,
-        Operation.CopyObject,
-        Operation.PostObject,
         Operation.SelectObjectContent,
-        Operation.GetObjectAttributes,
         Operation.GetObjectTorrent,
         Operation.RenameObject,
         Operation.WriteGetObjectResponse,
@@ -40,10 +47,20 @@ async def _refuse(context: RequestContext) -> Outcome:
 
 ROUTES: Final[dict[Operation, Handler]] = {
     Operation.PutObject: put.put_object,
+    Operation.CreateMultipartUpload: multipart.create_multipart_upload,
+    Operation.UploadPart: part.upload_part,
+    Operation.UploadPartCopy: part.upload_part_copy,
+    Operation.ListParts: multipart.list_parts,
+    Operation.ListMultipartUploads: multipart.list_multipart_uploads,
+    Operation.CompleteMultipartUpload: complete.complete_multipart_upload,
+    Operation.AbortMultipartUpload: multipart.abort_multipart_upload,
+    Operation.PostObject: post.post_object,
+    Operation.CopyObject: copy.copy_object,
     Operation.GetObject: get.get_object,
     Operation.HeadObject: head.head_object,
+    Operation.GetObjectAttributes: attributes.get_object_attributes,
     Operation.DeleteObject: delete.delete_object,
-    Operation.DeleteObjects: delete.delete_objects,
+    Operation.DeleteObjects: delete_many.delete_objects,
     Operation.DeleteBucket: delete.delete_bucket,
     Operation.ListObjects: listing.list_objects,
     Operation.ListObjectsV2: listing.list_objects,
@@ -54,4 +71,4 @@ ROUTES: Final[dict[Operation, Handler]] = {
 
 def handler_for(operation: Operation) -> Handler:
     """Return the handler of an operation."""
-    return ROUTES.get(operation, forward.forward)
+    return ROUTES.get(operation, forwarding.forward)

@@ -272,7 +272,8 @@ def _backend(
         read_timeout=config.backend_read_timeout_seconds,
         pool_size=config.backend_pool_size,
     )
-    return S3Backend(Endpoint(url, config.region), provider, http)
+    checksum = config.backend_profile.checksums
+    return S3Backend(Endpoint(url, config.region), provider, http, checksum=checksum)
 
 
 def limits(config: GatewayConfig) -> protocol.Limits:

@@ -1,4 +1,4 @@
-"""What an object looks like to a client, told from its metadata alone.
+"""What an object looks like to a client, told from its metadata and, where that says so, its tail.
 
 Rule: size and ETag are the same on every surface (PUT, HEAD, GET, listings), before and after a
 restart and from any instance, because both are derived here and only from what is stored. A
@@ -6,33 +6,45 @@ compressed object of an older writer carries no logical ETag; its backend ETag i
 behind it, which every client reads as "not an MD5", so that none compares it with the content.
 """
 
+import logging
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import replace
+from itertools import accumulate
+from typing import Final, TypeVar
 
-from s4gateway.backend.base import Head
-from s4gateway.objects.cache import KnownObject, ObjectName
+from s4gateway.backend.base import BackendAnswer, Head
+from s4gateway.objects.cache import KnownObject, ObjectName, TailCache
 from s4gateway.objects.sidecar import Sidecars
+from s4gateway.values import immutable
 from s4gateway.wire import manifest
-from s4gateway.wire.errors import WireError
+from s4gateway.wire import tail as wire_tail
+from s4gateway.wire.errors import TailError, WireError
 from s4gateway.wire.frame import HEADER_SIZE, PADDING_HEADER_SIZE, PADDING_MAGIC, FrameHeader
 from s4gateway.wire.frame import parse_padding as parse_padding_header
 from s4gateway.wire.index import FrameEntry, FrameIndex
 from s4gateway.wire.manifest import Form, Stored
+from s4gateway.wire.tail import Tail
 
 MAX_HOPS = 20_000  # frames whose headers are read one by one to learn an object's size
 
+_Read = TypeVar("_Read")
+_ARCHIVED: Final = "InvalidObjectState"
+_log: Final = logging.getLogger("s4.tail")
 
-@dataclass(frozen=True, slots=True)
+
+@immutable
 class Attributes:
     """One stored version: the backend's answer, its classification, and the client's view.
 
-    `size` is None only for a multipart object of an older writer whose frames were not counted.
+    `size` is None only for a multipart object whose tail was not read, or that has none and whose
+    frames were not counted.
     """
 
     head: Head
     stored: Stored
     size: int | None
     etag: str
+    tail: Tail | None = None
 
     @property
     def codec(self) -> str:
@@ -46,6 +58,42 @@ class Attributes:
     def is_verbatim(self) -> bool:
         """The stored bytes are the client's bytes."""
         return self.stored.form in {Form.FOREIGN, Form.PASSTHROUGH}
+
+    @property
+    def checksum(self) -> tuple[str, str, str] | None:
+        """What the client declared for the whole object: algorithm, value, type."""
+        if self.tail is not None:
+            return self.tail.checksum
+        if self.stored.manifest is None or self.stored.manifest.checksum is None:
+            return None
+        return (*self.stored.manifest.checksum, wire_tail.FULL_OBJECT)
+
+    @property
+    def part_count(self) -> int:
+        """How many parts can be asked for."""
+        return 1 if self.tail is None else len(self.tail.parts)
+
+    def part_span(self, position: int) -> tuple[int, int]:
+        """Original bytes [start, end) of the part at a position, counted from 1."""
+        if self.tail is None:
+            return 0, self.size or 0
+        sizes = [size for _, size in self.tail.parts[:position]]
+        *_, end = accumulate(sizes)
+        return end - sizes[-1], end
+
+    def part_checksum(self, position: int) -> tuple[str, str, str] | None:
+        """Algorithm, value and type of a part's checksum.
+
+        Only what is composed of them keeps those of its parts; of one part, it is the whole's.
+        """
+        if self.tail is None or self.tail.checksum is None:
+            return None
+        algorithm, value, kind = self.tail.checksum
+        if kind == wire_tail.COMPOSITE and self.tail.part_checksums:
+            return algorithm, self.tail.part_checksums[position - 1], kind
+        if kind == wire_tail.FULL_OBJECT and len(self.tail.parts) == 1:
+            return algorithm, value, kind
+        return None
 
     def known(self) -> KnownObject | None:
         """What listings need, None when the size is unknown."""
@@ -73,25 +121,88 @@ def visible_etag(backend_etag: str, stored: Stored) -> str:
 ReadStored = Callable[[int, int], Awaitable[bytes]]
 
 
+def is_measured(attributes: Attributes) -> bool:
+    """Whether everything is known that the stored bytes could still tell."""
+    stored = attributes.stored
+    if stored.form is not Form.FRAMED:
+        return True
+    if stored.tail is not None:
+        return attributes.tail is not None
+    return attributes.size is not None
+
+
+async def with_tail(
+    attributes: Attributes, name: ObjectName, read: ReadStored, tails: TailCache
+) -> Attributes:
+    """Return `attributes` as the object's tail completes them; unchanged when it cannot be trusted.
+
+    `read(start, end)` returns stored bytes of this version, and is called once for almost every
+    object this process does not know, twice for one of many unlike parts. Raises BackendError.
+    """
+    head, token = attributes.head, attributes.stored.tail
+    if token is None or attributes.stored.form is not Form.FRAMED:
+        return attributes
+    encoded = tails.lookup(name, head.etag)
+    if encoded == b"":
+        return attributes
+    try:
+        if encoded is None:
+            encoded = await _read_tail(read, head.size)
+        tail = Tail.decode(encoded, token)
+    except TailError as error:
+        fields = {"bucket": name[0], "key": name[1], "error": str(error)}
+        _log.warning("tail refused", extra={"fields": fields})
+        tails.remember(name, head.etag, b"")
+        return attributes
+    tails.remember(name, head.etag, encoded)
+    return replace(attributes, size=tail.original_size, etag=tail.etag, tail=tail)
+
+
+async def _read_tail(read: ReadStored, stored_size: int) -> bytes:
+    start = max(stored_size - wire_tail.PROBE, 0)
+    suffix = await read(start, stored_size) if stored_size else b""
+    needed = wire_tail.needed(suffix)
+    if needed > stored_size:
+        raise TailError("too-short", f"{needed} bytes in an object of {stored_size}")
+    if needed > len(suffix):
+        suffix = await read(stored_size - needed, start) + suffix
+    return suffix[-needed:]
+
+
 async def measured(
-    attributes: Attributes, name: ObjectName, read: ReadStored, sidecars: Sidecars
+    attributes: Attributes,
+    name: ObjectName,
+    read: ReadStored,
+    sidecars: Sidecars,
+    tails: TailCache,
 ) -> Attributes:
     """Return `attributes` with its size, counted from the frames when nothing else tells.
 
-    Multipart objects of older writers do not say how large they are: the sidecar does, or else the
-    frame headers, read one by one. `read(start, end)` returns stored bytes of this version; what
-    was counted is kept as its index. Raises BackendError.
+    The tail tells, if there is one. Multipart objects of older writers do not say how large they
+    are: the sidecar does, or else the frame headers, read one by one. `read(start, end)` returns
+    stored bytes of this version; what was counted is kept as its index. An archived object, whose
+    bytes cannot be read, keeps what is known without them. Raises BackendError.
     """
+    head = attributes.head
+    attributes = await _unarchived(with_tail(attributes, name, read, tails)) or attributes
     if attributes.size is not None or attributes.stored.form is not Form.FRAMED:
         return attributes
-    head = attributes.head
     index = await sidecars.load(name, head.etag, head.size)
     if index is None:
-        index = await hop_frames(read, head.size)
+        index = await _unarchived(hop_frames(read, head.size))
         if index is not None:
             sidecars.adopt(name, head.etag, index)
-    size = None if index is None else index.total_original
-    return Attributes(head, attributes.stored, size, attributes.etag)
+    return replace(attributes, size=None if index is None else index.total_original)
+
+
+async def _unarchived(reading: Awaitable[_Read]) -> _Read | None:
+    """What reading stored bytes gives; None when the object is archived."""
+    try:
+        return await reading
+    except BackendAnswer as error:
+        if error.code != _ARCHIVED:
+            raise
+        return None
 
 
 async def hop_frames(read: ReadStored, stored_size: int) -> FrameIndex | None:

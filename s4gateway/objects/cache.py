@@ -1,7 +1,8 @@
 """What this process already knows about stored objects, so that it need not ask again.
 
-Two bounded memories. `AttributeCache` keeps logical size and ETag per key and serves listings,
-where a page of 1,000 keys would otherwise cost 1,000 HEADs. `IndexCache` keeps decoded sidecars.
+Three bounded memories. `AttributeCache` keeps logical size and ETag per key and serves listings,
+where a page of 1,000 keys would otherwise cost 1,000 HEADs; beside it `TailCache` keeps the tails
+of objects assembled from parts. `IndexCache` keeps decoded sidecars.
 Rule: an entry is believed only together with the backend ETag and stored size it was learned with,
 which a listing, HEAD or pinned read has just confirmed; a stale entry is useless, never wrong.
 """
@@ -10,12 +11,13 @@ import math
 import time
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Final
 
+from s4gateway.values import immutable
 from s4gateway.wire.index import FrameIndex
 
 ATTRIBUTE_ENTRIES: Final = 200_000
+TAIL_BYTES: Final = 16 * 1024 * 1024
 INDEX_BYTES: Final = 32 * 1024 * 1024
 ABSENT_SECONDS: Final = 30.0
 _UNKNOWN: Final = (None, -math.inf)
@@ -24,7 +26,7 @@ _ENTRY_OVERHEAD: Final = 512  # bytes of bookkeeping counted for each cached ind
 ObjectName = tuple[str, str]  # bucket, key
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class KnownObject:
     """What one backend version of an object looks like to clients.
 
@@ -38,8 +40,44 @@ class KnownObject:
     indexed: bool | None
 
 
+class TailCache:
+    """Tails as stored, by (bucket, key, backend ETag), bounded by the bytes they take.
+
+    Kept encoded, for 10,000 parts of one size are a few bytes there and a megabyte as values. An
+    empty one records that this version has none to be trusted.
+    """
+
+    __slots__ = ("_entries", "_limit", "_used")
+
+    def __init__(self, limit: int = TAIL_BYTES) -> None:
+        self._entries: OrderedDict[tuple[ObjectName, str], bytes] = OrderedDict()
+        self._limit = limit
+        self._used = 0
+
+    def remember(self, name: ObjectName, etag: str, encoded: bytes) -> None:
+        """Keep the tail of one version."""
+        key = (name, etag)
+        before = self._entries.pop(key, None)
+        if before is not None:
+            self._used -= len(before) + _ENTRY_OVERHEAD
+        self._entries[key] = encoded
+        self._used += len(encoded) + _ENTRY_OVERHEAD
+        while self._used > self._limit and len(self._entries) > 1:
+            _, oldest = self._entries.popitem(last=False)
+            self._used -= len(oldest) + _ENTRY_OVERHEAD
+
+    def lookup(self, name: ObjectName, etag: str) -> bytes | None:
+        """Return the tail of exactly this backend version, None when it was not looked at."""
+        encoded = self._entries.get((name, etag))
+        if encoded is not None:
+            self._entries.move_to_end((name, etag))
+        return encoded
+
+
 class AttributeCache:
     """The last known attributes of each key, least recently used forgotten first.
+
+    `tails` are those of the same objects.
 
     >>> cache = AttributeCache(10)
     >>> cache.remember(("b", "k"), KnownObject("e1", 40, 100, "m", False))
@@ -47,9 +85,10 @@ class AttributeCache:
     (100, None)
     """
 
-    __slots__ = ("_entries", "_limit")
+    __slots__ = ("_entries", "_limit", "tails")
 
     def __init__(self, limit: int = ATTRIBUTE_ENTRIES) -> None:
+        self.tails = TailCache()
         self._entries: OrderedDict[ObjectName, KnownObject] = OrderedDict()
         self._limit = limit
 
@@ -114,10 +153,6 @@ class IndexCache:
             return False, None
         self._entries.move_to_end(key)
         return True, index
-
-    def forget(self, name: ObjectName, etag: str) -> None:
-        """Drop one version."""
-        self._drop((name, etag))
 
     def _drop(self, key: tuple[ObjectName, str]) -> None:
         if key in self._entries:

@@ -8,15 +8,16 @@ Rule: a client's bytes are held only until both lanes have seen them. How far co
 behind the client is a window: its base is the request's share of the byte budget, and only extra
 budget widens it far enough for the next frame to start before the previous one is done.
 
-A body that does not shrink is stored as it came. Inside a framed body each frame is sampled again,
-so that random data behind a compressible head costs no compression; what still comes out larger
-than it went in is stored as a passthrough frame.
+A body that does not shrink is stored as it came, unless it is to be joined with others: a part is
+always a sequence of frames. Inside a framed body each frame is sampled again, so that random data
+behind a compressible head costs no compression; what still comes out larger than it went in is
+stored as a passthrough frame.
 """
 
 import asyncio
 import base64
-import hashlib
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
@@ -31,6 +32,8 @@ from s4gateway.objects.lanes import Lane, Lanes
 from s4gateway.objects.spool import Spool
 from s4gateway.objects.unnamed_file import Piece
 from s4gateway.s3.checksums import Digests
+from s4gateway.values import immutable
+from s4gateway.wire import frame as wire_frame
 from s4gateway.wire.codec_id import CodecId
 from s4gateway.wire.index import FrameEntry, FrameIndex
 from s4gateway.wire.manifest import Manifest
@@ -40,26 +43,39 @@ _BASE_WINDOW: Final = 2 * 1024 * 1024
 _WINDOW_STEP: Final = 4 * 1024 * 1024
 _SPOOL_PIECE: Final = 1024 * 1024
 
+EMPTY_FRAME: Final = wire_frame.FrameHeader(CodecId.PASSTHROUGH, 0, 0, 0)
+_ZEROS: Final = bytes(64 * 1024)
+
+# A passthrough frame is held in memory until its checksum is known.
+_PLAIN_FRAME: Final = framing.MEDIUM_CHUNK
+
+# (original, stored) bytes -> bytes to pad the stored ones to.
+Fit = Callable[[int, int], int]
+
 # Digests every stored object needs: its ETag and the checksum in its manifest.
 DIGESTS: Final = ("md5", "crc32c")
 
 
 @dataclass(frozen=True, slots=True)
 class Workshop:
-    """What coding a body needs from the process: threads, memory, a place for files."""
+    """What coding a body needs from the process: threads, memory, a place for files.
+
+    `checksum` is an algorithm that the store wants of stored bytes, beside their MD5.
+    """
 
     lanes: Lanes
     budget: ByteBudget
     codecs: Registry
     spool_directory: Path | None = None
+    checksum: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class EncodedObject:
     """A body ready to be stored, with everything its metadata will say.
 
-    `index` is None where no sidecar is due: one frame, or a body stored as it came. Close it when
-    it has been stored or given up.
+    `index` is None where no sidecar is due: one frame, or a body stored as it came. A part always
+    has one. Close it when it has been stored or given up.
     """
 
     body: Body
@@ -96,15 +112,16 @@ def encode_small(
         encoded = framing.encode_body(data, codecs.get(codec), framing.pick_chunk_size(len(data)))
         body = b"".join(encoded.frames)
         if len(body) < len(data):
-            manifest = _manifest(codec, digests, len(data), len(body), framed=True)
+            manifest = manifest_of(codec, digests, len(data), len(body), framed=True)
             return EncodedObject(Body.of(body), manifest, None)
-    manifest = _manifest(CodecId.PASSTHROUGH, digests, len(data), len(data), framed=False)
+    manifest = manifest_of(CodecId.PASSTHROUGH, digests, len(data), len(data), framed=False)
     return EncodedObject(Body.of(data), manifest, None)
 
 
-def _manifest(
+def manifest_of(
     codec: CodecId, digests: Digests, original_size: int, stored_size: int, *, framed: bool
 ) -> Manifest:
+    """The manifest of a body of which `digests` have seen the original; sizes in bytes."""
     return Manifest(
         codec=codec,
         original_size=original_size,
@@ -115,15 +132,22 @@ def _manifest(
     )
 
 
+def _base64(digest: bytes) -> str:
+    return base64.b64encode(digest).decode()
+
+
 class _Frame:
     """One frame being compressed on a lane of its own."""
 
-    __slots__ = ("_encoder", "encoded", "lane", "size")
+    __slots__ = ("_encoder", "encoded", "lane", "limit", "size")
 
-    def __init__(self, workshop: Workshop, codec: CodecId, owner: "ObjectEncoder") -> None:
+    def __init__(
+        self, workshop: Workshop, codec: CodecId, owner: "ObjectEncoder", limit: int
+    ) -> None:
         self._encoder = framing.FrameEncoder(workshop.codecs.get(codec))
         self.encoded: framing.EncodedFrame | None = None
         self.size = 0
+        self.limit = limit
         self.lane = Lane(workshop.lanes.codec, self._encoder.feed, owner.coded, self._finish)
 
     def _finish(self) -> None:
@@ -133,7 +157,8 @@ class _Frame:
 class ObjectEncoder:
     """Feed plaintext in any pieces, then `finish`; `close` in every path.
 
-    `content_length` (bytes of plaintext) chooses the frame size and may be None. Raises
+    `content_length` (bytes of plaintext) chooses the frame size and may be None. `always_framed`
+    makes frames of every body, also of one that does not shrink and of none. Raises
     S3Error("SlowDown") when the byte budget has no share left.
     """
 
@@ -143,8 +168,11 @@ class ObjectEncoder:
         dispatcher: dispatching.Dispatcher,
         digests: Digests,
         content_length: int | None,
+        *,
+        always_framed: bool = False,
     ) -> None:
         self._workshop = workshop
+        self._always_framed = always_framed
         self._dispatcher = dispatcher
         self._digests = digests
         self._chunk_size = framing.pick_chunk_size(content_length)
@@ -152,7 +180,8 @@ class ObjectEncoder:
         self._reservation = workshop.budget.share(self._window)
         self._room = asyncio.Event()
         self._spool = Spool(workshop.lanes.disk, directory=workshop.spool_directory)
-        self._stored_md5 = hashlib.md5(usedforsecurity=False)
+        self._stored_md5 = Digests(("md5",))
+        self._checksum = Digests(() if workshop.checksum is None else (workshop.checksum,))
         self._digest_lane = Lane(workshop.lanes.digest, digests.update, self._digested)
         self._head: list[memoryview] = []
         self._codec: CodecId | None = None
@@ -198,7 +227,7 @@ class ObjectEncoder:
     async def _take(self, view: memoryview) -> None:
         self._fed += len(view)
         self._digest_lane.push(view)
-        if self._codec is CodecId.PASSTHROUGH:
+        if self._is_plain:
             self._coded_done += len(view)
             self._unspooled.append(view)
             self._unspooled_size += len(view)
@@ -209,23 +238,36 @@ class ObjectEncoder:
             await self._collect()
         await self._wait_for_room()
 
+    @property
+    def _is_plain(self) -> bool:
+        """The body is stored as it came."""
+        return self._codec is CodecId.PASSTHROUGH and not self._always_framed
+
     async def _spool_plain(self) -> None:
         pieces, self._unspooled, self._unspooled_size = self._unspooled, [], 0
+        if self._workshop.checksum is not None:
+            await self._digest(pieces, self._checksum)
         await self._spool.append(pieces)
 
     def _into_frames(self, view: memoryview) -> None:
         while view:
             frame = self._current
             if frame is None:
-                frame = self._current = _Frame(self._workshop, self._pick_for_frame(view), self)
+                frame = self._current = self._begin_frame(view)
                 self._frames.append(frame)
-            part = view[: self._chunk_size - frame.size]
+            part = view[: frame.limit - frame.size]
             view = view[len(part) :]
             frame.size += len(part)
             frame.lane.push(part)
-            if frame.size == self._chunk_size:
+            if frame.size == frame.limit:
                 frame.lane.close()
                 self._current = None
+
+    def _begin_frame(self, view: memoryview) -> _Frame:
+        codec, limit = self._pick_for_frame(view), self._chunk_size
+        if self._always_framed and codec is CodecId.PASSTHROUGH:
+            limit = min(limit, _PLAIN_FRAME)
+        return _Frame(self._workshop, codec, self, limit)
 
     def _pick_for_frame(self, view: memoryview) -> CodecId:
         assert self._codec is not None
@@ -279,20 +321,24 @@ class ObjectEncoder:
 
     async def _spool_frame(self, frame: framing.EncodedFrame) -> None:
         pieces: list[Piece] = [frame.header.pack(), *frame.payload]
-        loop = asyncio.get_running_loop()
-        await loop.run_in_executor(self._workshop.lanes.digest, self._hash_stored, pieces)
+        await self._digest(pieces, self._stored_md5, self._checksum)
         await self._spool.append(pieces)
 
-    def _hash_stored(self, pieces: list[Piece]) -> None:
-        for piece in pieces:
-            self._stored_md5.update(piece)
+    async def _digest(self, pieces: list[Piece], *digests: Digests) -> None:
+        def update() -> None:
+            for each in digests:
+                for piece in pieces:
+                    each.update(piece)
 
-    async def finish(self) -> EncodedObject:
-        """Wait for the lanes and return what is to be stored."""
+        loop = asyncio.get_running_loop()
+        await loop.run_in_executor(self._workshop.lanes.digest, update)
+
+    async def finish(self, fit: Fit | None = None) -> EncodedObject:
+        """Wait for the lanes and return what is to be stored; frames are padded as `fit` says."""
         if self._codec is None:
             await self._begin()
         await self._digest_lane.finish()
-        if self._codec is CodecId.PASSTHROUGH:
+        if self._is_plain:
             return await self._finish_plain()
         if self._current is not None:
             self._current.lane.close()
@@ -300,21 +346,42 @@ class ObjectEncoder:
         while self._frames:
             await self._frames[0].lane.finish()
             await self._collect()
-        return await self._finish_framed()
+        return await self._finish_framed(fit)
 
     async def _finish_plain(self) -> EncodedObject:
         await self._spool_plain()
-        return self._encoded(CodecId.PASSTHROUGH, self._digests["md5"], framed=False)
+        return self._encoded(CodecId.PASSTHROUGH, framed=False)
 
-    async def _finish_framed(self) -> EncodedObject:
+    async def _finish_framed(self, fit: Fit | None) -> EncodedObject:
         only = self._only_frame
-        if only is not None and only.stored_size >= only.header.original_size:
-            await self._spool.append(await self._plaintext(only))
-            return self._encoded(CodecId.PASSTHROUGH, self._digests["md5"], framed=False)
+        if self._always_framed and not self._entries:
+            only = framing.EncodedFrame(EMPTY_FRAME, [])
+            self._note(only)
+        elif (
+            only is not None
+            and only.stored_size >= only.header.original_size
+            and not self._always_framed
+        ):
+            self._unspooled = list(await self._plaintext(only))
+            await self._spool_plain()
+            return self._encoded(CodecId.PASSTHROUGH, framed=False)
         if only is not None:
             await self._spool_frame(only)
+        if fit is not None:
+            await self._pad(fit(self._fed, self._spool.length) - self._spool.length)
         assert self._codec is not None
-        return self._encoded(self._codec, self._stored_md5.digest(), framed=True)
+        return self._encoded(self._codec, framed=True)
+
+    async def _pad(self, missing: int) -> None:
+        """Append a padding frame of `missing` bytes, none when nothing is missing."""
+        if missing <= 0:
+            return
+        filler = max(0, missing - wire_frame.PADDING_HEADER_SIZE)
+        pieces: list[Piece] = [wire_frame.padding_header(filler)]
+        pieces += [_ZEROS] * (filler // len(_ZEROS))
+        pieces.append(_ZEROS[: filler % len(_ZEROS)])
+        await self._digest(pieces, self._stored_md5, self._checksum)
+        await self._spool.append(pieces)
 
     async def _plaintext(self, frame: framing.EncodedFrame) -> list[bytes]:
         """What a frame was made of, which shrank by less than its header takes."""
@@ -326,13 +393,16 @@ class ObjectEncoder:
             shop.lanes.codec, decoder.decode_frame, frame.header, frame.payload, shop.codecs
         )
 
-    def _encoded(self, codec: CodecId, md5: bytes, *, framed: bool) -> EncodedObject:
+    def _encoded(self, codec: CodecId, *, framed: bool) -> EncodedObject:
         spool, self._spool = self._spool, Spool(self._workshop.lanes.disk)
         index = None
-        if framed and len(self._entries) > 1:
+        if framed and (len(self._entries) > 1 or self._always_framed):
             index = FrameIndex.from_entries(self._entries, total_padded=spool.length)
-        manifest = _manifest(codec, self._digests, self._fed, spool.length, framed=framed)
-        body = Body(spool.length, spool.read, md5=base64.b64encode(md5).decode())
+        manifest = manifest_of(codec, self._digests, self._fed, spool.length, framed=framed)
+        md5 = (self._stored_md5 if framed else self._digests)["md5"]
+        algorithm = self._workshop.checksum
+        checksum = None if algorithm is None else (algorithm, _base64(self._checksum[algorithm]))
+        body = Body(spool.length, spool.read, md5=_base64(md5), checksum=checksum)
         return EncodedObject(body, manifest, index, spool)
 
     def close(self) -> None:

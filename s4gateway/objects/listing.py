@@ -6,7 +6,9 @@ more, and where it goes on, is therefore always the truth about visible keys. To
 position themselves, so any instance can continue a listing that another began.
 
 A sidecar stands right behind its object, so in a bucket of large objects every second key is
-internal: refills ask for twice what is missing and cut, instead of halving their way to the end.
+internal: refills ask for twice what is missing, and for more each time nothing was found. A page
+that then holds too much is cut behind a key; where common prefixes are among its names, whose order
+stores do not agree on, so much less is asked for once more instead.
 """
 
 import asyncio
@@ -14,17 +16,20 @@ import base64
 import binascii
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Final
 from urllib.parse import quote
 
 from s4gateway.backend.base import Backend, BackendError
-from s4gateway.objects.attributes import describe
+from s4gateway.objects.attributes import describe, with_tail
 from s4gateway.objects.cache import AttributeCache, KnownObject, ObjectName
+from s4gateway.objects.opening import Source
 from s4gateway.s3.documents import ListedObject, ListPage
 from s4gateway.s3.errors import S3Error
 from s4gateway.wire import keys
 
 PAGE_LIMIT: Final = 1000
+_FIRST_LOOK: Final = 10
 _BEHIND_KEY: Final = "s4k."
 _AT_BACKEND: Final = "s4t."
 _RAW: Final = "surrogateescape"  # how keys that are no UTF-8 stand in a page
@@ -73,15 +78,26 @@ def _start(request: ListRequest) -> _Position:
     return _Position(token=token.removeprefix(_AT_BACKEND))
 
 
-def _raw(name: str) -> bytes:
+def raw_name(name: str) -> bytes:
     """A name as the store has it, by which it also orders names."""
     return name.encode(errors=_RAW)
+
+
+def root_prefix_end(key: str) -> str | None:
+    """A name behind everything internal below `key`'s reserved root prefix; None elsewhere.
+
+    Nothing below such a prefix is visible, so a listing need not read through it.
+    """
+    for prefix in keys.ROOT_PREFIXES:
+        if key.startswith(prefix):
+            return f"{prefix}\U0010ffff"
+    return None
 
 
 def _token(position: _Position) -> str:
     if position.token is not None:
         return _AT_BACKEND + position.token
-    return _BEHIND_KEY + base64.urlsafe_b64encode(_raw(position.after)).decode()
+    return _BEHIND_KEY + base64.urlsafe_b64encode(raw_name(position.after)).decode()
 
 
 def _query(request: ListRequest, position: _Position, count: int) -> str:
@@ -97,7 +113,7 @@ def _query(request: ListRequest, position: _Position, count: int) -> str:
     elif position.after:
         pairs.append(("marker", position.after))
     pairs.extend(request.others)
-    return "&".join(f"{name}={quote(_raw(value), safe='')}" for name, value in sorted(pairs))
+    return "&".join(f"{name}={quote(raw_name(value), safe='')}" for name, value in sorted(pairs))
 
 
 class _Page:
@@ -113,6 +129,12 @@ class _Page:
     @property
     def missing(self) -> int:
         return self.wanted - len(self.contents) - len(self.prefixes)
+
+    def add(self, other: "_Page") -> None:
+        """Take what the next page holds."""
+        self.contents += other.contents
+        self.prefixes += other.prefixes
+        self.hidden_seen |= other.hidden_seen
 
     def cut(self) -> None:
         """Keep what was asked for, of a page without prefixes, and go on behind it."""
@@ -131,15 +153,25 @@ async def visible_page(request: ListRequest, fetch: FetchPage) -> ListPage:
     """
     page = _Page(request.max_keys)
     position = _start(request)
+    ask = request.max_keys
+    if ask == 0 or keys.is_hidden_prefix(request.prefix):
+        # One request all the same: the store judges bucket, client and token.
+        answer = ListPage.parse(await fetch(_query(request, position, min(ask, 1))))
+        return _finished(request, page, answer)
     while True:
-        answer = ListPage.parse(await fetch(_query(request, position, _ask(request, page))))
-        if request.max_keys == 0:
-            return _finished(request, page, answer)
-        await _take(request, page, answer, fetch)
+        answer = ListPage.parse(await fetch(_query(request, position, ask)))
+        found = await _visible(request, answer, fetch)
+        if -found.missing > page.missing and (page.prefixes or found.prefixes):
+            fewer = _names_up_to(answer, found, page.missing)
+            if fewer < ask:
+                ask = fewer
+                continue
+        page.add(found)
         position = _following(request, answer)
         if page.missing < 0 and not page.prefixes:
             page.cut()
         elif answer.is_truncated and page.missing > 0:
+            ask = _next_count(page, ask)
             continue
         elif answer.is_truncated:
             more = not page.hidden_seen or await _any_visible(request, position, fetch)
@@ -147,13 +179,22 @@ async def visible_page(request: ListRequest, fetch: FetchPage) -> ListPage:
         return _finished(request, page, answer)
 
 
-def _ask(request: ListRequest, page: _Page) -> int:
-    if not request.delimiter and page.hidden_seen:
-        return min(PAGE_LIMIT, 2 * page.missing + 2)
-    return page.missing
+def _next_count(page: _Page, ask: int) -> int:
+    if not page.hidden_seen:
+        return page.missing
+    return min(PAGE_LIMIT, max(2 * page.missing + 2, 2 * ask))
 
 
-async def _take(request: ListRequest, page: _Page, answer: ListPage, fetch: FetchPage) -> None:
+def _names_up_to(answer: ListPage, found: _Page, missing: int) -> int:
+    """How many of the backend's names hold the first `missing` visible ones, in order of bytes."""
+    shown = sorted(map(raw_name, [each.key for each in found.contents] + found.prefixes))
+    names = [each.key for each in answer.contents] + list(answer.common_prefixes)
+    return sum(raw_name(name) <= shown[missing - 1] for name in names)
+
+
+async def _visible(request: ListRequest, answer: ListPage, fetch: FetchPage) -> _Page:
+    """What a client may see of a page of the backend."""
+    page = _Page(0)
     for entry in answer.contents:
         if keys.is_hidden(entry.key):
             page.hidden_seen = True
@@ -166,35 +207,33 @@ async def _take(request: ListRequest, page: _Page, answer: ListPage, fetch: Fetc
             page.hidden_seen = True
         else:
             page.prefixes.append(prefix)
+    return page
 
 
 async def _holds_visible(prefix: str, fetch: FetchPage) -> bool:
     """Whether a common prefix stands for more than a sidecar whose name an odd delimiter cut."""
-    inside = ListRequest(2, prefix=prefix, max_keys=1)
-    position = _Position()
-    while True:
-        answer = ListPage.parse(await fetch(_query(inside, position, 2)))
-        if any(not keys.is_hidden(entry.key) for entry in answer.contents):
-            return True
-        if not answer.is_truncated:
-            return False
-        position = _following(inside, answer)
+    return await _any_visible(ListRequest(2, prefix=prefix), _Position(), fetch)
 
 
 async def _any_visible(request: ListRequest, position: _Position, fetch: FetchPage) -> bool:
     """Whether anything a client may see is left behind `position`."""
+    count = _FIRST_LOOK
     while True:
-        page = _Page(PAGE_LIMIT)
-        answer = ListPage.parse(await fetch(_query(request, position, 10)))
-        await _take(request, page, answer, fetch)
-        if page.contents or page.prefixes:
+        answer = ListPage.parse(await fetch(_query(request, position, count)))
+        found = await _visible(request, answer, fetch)
+        if found.contents or found.prefixes:
             return True
         if not answer.is_truncated:
             return False
         position = _following(request, answer)
+        count = min(PAGE_LIMIT, 10 * count)
 
 
 def _following(request: ListRequest, answer: ListPage) -> _Position:
+    if not request.delimiter and answer.is_truncated and answer.contents:
+        end = root_prefix_end(answer.contents[-1].key)
+        if end is not None:
+            return _Position(end)
     if request.version == 2 and answer.next_continuation_token:
         return _Position(token=answer.next_continuation_token)
     if answer.next_marker:
@@ -202,7 +241,7 @@ def _following(request: ListRequest, answer: ListPage) -> _Position:
     names = [entry.key for entry in answer.contents[-1:]] + list(answer.common_prefixes[-1:])
     if answer.is_truncated and not names:
         raise S3Error("InternalError", "The backend's listing does not say where it goes on.")
-    return _Position(max(names, key=_raw) if names else "")
+    return _Position(max(names, key=raw_name) if names else "")
 
 
 def _finished(request: ListRequest, page: _Page, answer: ListPage) -> ListPage:
@@ -235,18 +274,23 @@ def _finished(request: ListRequest, page: _Page, answer: ListPage) -> ListPage:
 
 
 def _visible_marker(page: _Page, following: _Position) -> str:
-    """Where the store goes on; behind an internal name, the last visible one is as good."""
-    if not keys.is_hidden(following.after):
-        return following.after
-    names = [entry.key for entry in page.contents[-1:]] + page.prefixes[-1:]
-    return max(names, key=_raw)
+    """Where the store goes on; behind an internal name, the last visible one is as good.
+
+    The last one in the store's own order, in which it says where it goes on.
+    """
+    after = following.after
+    names = [entry.key for entry in page.contents] + page.prefixes
+    if any(name.removesuffix("/") == after.removesuffix("/") for name in names):
+        return after
+    passed = [name for name in names if raw_name(name) <= raw_name(after)]
+    return max(passed or names, key=raw_name)
 
 
 class Sizer:
     """Replaces stored sizes and backend ETags of listed objects by what clients know.
 
-    What the attribute cache does not know is asked with one HEAD each, `concurrency` at a time in
-    the whole process.
+    What the attribute cache does not know is asked with one HEAD each, and a small read where that
+    says that the object's end tells; `concurrency` at a time in the whole process.
     """
 
     def __init__(self, backend: Backend, cache: AttributeCache, concurrency: int) -> None:
@@ -270,31 +314,44 @@ class Sizer:
                 found[position] = _shown(entry, known)
         if unknown:
             asked = await asyncio.gather(
-                *(self._ask((bucket, entries[position].key)) for position in unknown)
+                *(self._learn((bucket, entries[position].key)) for position in unknown)
             )
             for position, known in zip(unknown, asked, strict=True):
                 if known is not None:
                     found[position] = _shown(entries[position], known)
         return tuple(found), len(entries) - len(unknown), len(unknown)
 
-    async def _ask(self, name: ObjectName) -> KnownObject | None:
-        async with self._gate:
-            try:
-                known = describe(await self._backend.head(*name)).known()
-            except BackendError:
-                return None  # gone meanwhile, or not readable: the listing shows what it was told
+    async def _learn(self, name: ObjectName) -> KnownObject | None:
+        known = await self.ask(name)
         if known is not None:
             self._cache.remember(name, known)
         return known
+
+    async def ask(self, name: ObjectName, query: str = "") -> KnownObject | None:
+        """Ask the backend for one object or version; None when it is gone or not readable.
+
+        The listing then shows what it was told.
+        """
+        async with self._gate:
+            source = Source(self._backend, name, query)
+            try:
+                attributes = describe(await self._backend.head(*name, query=query))
+                read = partial(source.read, attributes.head.etag)
+                return (await with_tail(attributes, name, read, self._cache.tails)).known()
+            except BackendError:
+                return None
 
 
 def _shown(entry: ListedObject, known: KnownObject) -> ListedObject:
     if known.logical_size == known.stored_size and known.logical_etag == known.etag:
         return entry
-    # Checksums listed by the backend are those of the stored bytes.
-    return entry._replace(
-        size=known.logical_size,
-        etag=known.logical_etag,
-        checksum_algorithms=(),
-        checksum_type=None,
+    # Checksums listed by the backend are those of the stored bytes. (Built anew: `_replace` would
+    # take as long as all else that is done about an entry.)
+    return ListedObject(
+        entry.key,
+        known.logical_size,
+        known.logical_etag,
+        entry.last_modified,
+        entry.storage_class,
+        others=entry.others,
     )

@@ -5,18 +5,19 @@ frames decoded ahead that its content comes from.
 """
 
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from s4gateway.backend.base import Backend, HeaderList, ObjectStream
 from s4gateway.objects.attributes import Attributes
 from s4gateway.objects.budget import Reservation
 from s4gateway.objects.cache import ObjectName
 from s4gateway.objects.decoding import ReadAhead
+from s4gateway.values import immutable
 
 Content = bytes | AsyncGenerator[bytes, None]
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Source:
     """Which stored object to read and how to ask for it.
 
@@ -40,8 +41,13 @@ class Source:
             headers=self.headers,
         )
 
+    async def read(self, etag: str, start: int, end: int) -> bytes:
+        """Read stored bytes [start, end) of the version with that ETag; raises BackendError."""
+        async with await self.pinned(etag, start, end) as stream:
+            return await stream.read(end - start)
 
-@dataclass(frozen=True, slots=True)
+
+@immutable
 class OpenObject:
     """Verified plaintext, or the beginning of it; `aclose` in every path.
 

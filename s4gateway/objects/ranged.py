@@ -10,7 +10,6 @@ of every frame it leads to are compared with the frame itself.
 import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from dataclasses import dataclass
 from typing import Final
 
 from s4gateway.objects.attributes import Attributes
@@ -20,6 +19,7 @@ from s4gateway.objects.encoding import Workshop
 from s4gateway.objects.errors import DamagedObject
 from s4gateway.objects.frame_cache import FrameCache, FrameName
 from s4gateway.objects.opening import Counter, OpenObject, Source
+from s4gateway.values import immutable
 from s4gateway.wire import frame as wire_frame
 from s4gateway.wire import plan as planning
 from s4gateway.wire.index import FrameEntry, FrameIndex
@@ -186,7 +186,7 @@ def _frame_count(plan: planning.RangePlan) -> int:
     return plan.last_frame - plan.first_frame + 1
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class _RangeRead:
     """A range being gathered: what is read, of which version, and what it holds meanwhile."""
 

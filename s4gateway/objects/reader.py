@@ -9,16 +9,23 @@ answer is stitched from two versions. An object whose sidecar is missing or not 
 decoded from its start and cut; the result says so (`fallback`), because it is right but expensive.
 """
 
-from collections.abc import AsyncGenerator, AsyncIterator
+import base64
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import aclosing
 from functools import partial
-from typing import Final
+from typing import Final, TypeVar
 
-from s4gateway.backend.base import ObjectStream
+from s4gateway.backend.base import BackendAnswer, ObjectStream
 from s4gateway.codecs import decoder
 from s4gateway.codecs.base import CodecError
 from s4gateway.codecs.encoder import MEDIUM_CHUNK
-from s4gateway.objects.attributes import Attributes, describe, measured
+from s4gateway.objects.attributes import (
+    Attributes,
+    ReadStored,
+    describe,
+    is_measured,
+    measured,
+)
 from s4gateway.objects.cache import AttributeCache
 from s4gateway.objects.coalescing import Coalescer
 from s4gateway.objects.decoding import (
@@ -35,12 +42,15 @@ from s4gateway.objects.frame_cache import FrameCache
 from s4gateway.objects.opening import Content, Counter, OpenObject, Resource, Source, through
 from s4gateway.objects.ranged import RangeReader
 from s4gateway.objects.sidecar import Sidecars
+from s4gateway.s3.errors import S3Error
 from s4gateway.wire import frame as wire_frame
 from s4gateway.wire.crc32c import crc32c
 from s4gateway.wire.errors import WireError
 from s4gateway.wire.index import FrameEntry, FrameIndex
 from s4gateway.wire.manifest import Form, Manifest
 
+_Result = TypeVar("_Result")
+_ATTEMPTS: Final = 3  # versions to look at while a key is overwritten busily
 _SHARE: Final = 1024 * 1024  # bytes a streamed read reserves before it knows its frames
 _ONE_FRAME: Final = MEDIUM_CHUNK  # writers store objects up to this size as one frame
 
@@ -71,13 +81,25 @@ class ObjectReader:
 
     async def _look(self, source: Source) -> Attributes:
         bucket, key = source.name
-        head = await source.backend.head(bucket, key, query=source.query, headers=source.headers)
-        return await self._measured(describe(head), source)
 
-    async def _measured(self, attributes: Attributes, source: Source) -> Attributes:
-        if attributes.size is None:
-            read = partial(_stored, source, attributes.head.etag)
-            attributes = await measured(attributes, source.name, read, self._sidecars)
+        async def look() -> Attributes:
+            head = await source.backend.head(
+                bucket, key, query=source.query, headers=source.headers
+            )
+            return await self._measured(describe(head), source, None)
+
+        return await _settled(look)
+
+    async def _measured(
+        self, attributes: Attributes, source: Source, stored: bytes | None
+    ) -> Attributes:
+        """Complete `attributes` from the stored bytes, which are at hand or read as needed."""
+        if not is_measured(attributes):
+            read: ReadStored = partial(source.read, attributes.head.etag)
+            if stored is not None:
+                read = partial(_at_hand, stored)
+            tails = self._attributes.tails
+            attributes = await measured(attributes, source.name, read, self._sidecars, tails)
         known = attributes.known()
         if known is not None and not source.query:
             cache = self._attributes
@@ -90,18 +112,28 @@ class ObjectReader:
 
         Raises BackendError, ObjectError, S3Error("SlowDown").
         """
+        opening = partial(self._open_whole, source, if_match)
+        return await (_settled(opening) if if_match is None else opening())
+
+    async def _open_whole(self, source: Source, if_match: str | None) -> OpenObject:
         bucket, key = source.name
         stream = await source.backend.get(
             bucket, key, if_match=if_match, query=source.query, headers=source.headers
         )
         try:
-            attributes = await self._measured(describe(stream.head), source)
-            return await self._open(stream, attributes)
+            attributes = describe(stream.head)
+            stored: bytes | None = None
+            if not is_measured(attributes) and attributes.head.size <= SMALL_BODY:
+                stored = await stream.read(SMALL_BODY)
+            attributes = await self._measured(attributes, source, stored)
+            return await self._open(stream, attributes, stored)
         except BaseException:
             await stream.close()
             raise
 
-    async def _open(self, stream: ObjectStream, attributes: Attributes) -> OpenObject:
+    async def _open(
+        self, stream: ObjectStream, attributes: Attributes, stored: bytes | None
+    ) -> OpenObject:
         form = attributes.stored.form
         manifest = attributes.stored.manifest
         counter = Counter()
@@ -117,7 +149,8 @@ class ObjectReader:
             raise DamagedObject(msg)
         _check_length(attributes)
         if attributes.head.size <= SMALL_BODY and size <= INLINE_ORIGINAL:
-            stored = await stream.read(SMALL_BODY)
+            if stored is None:
+                stored = await stream.read(SMALL_BODY)
             counter.count = len(stored)
             content = self._decode_small(stored, attributes, size)
             await stream.close()
@@ -125,7 +158,7 @@ class ObjectReader:
         reservation = self._workshop.budget.share(_SHARE)
         resources: tuple[Resource, ...] = (stream, reservation)
         try:
-            pieces = counter.over(stream)
+            pieces = counter.over(stream if stored is None else _once(stored))
             if form is Form.PASSTHROUGH:
                 assert manifest is not None
                 content = _verified(pieces, manifest)
@@ -134,7 +167,7 @@ class ObjectReader:
                 content = self._payload(pieces, manifest)
             else:
                 reader = FrameReader(self._workshop, reservation)
-                crc = manifest.crc32c if manifest is not None else None
+                crc = _expected_crc(attributes)
                 frames = await first_verified(reader.frames(pieces, largest=size), reader, size)
                 content = whole_plaintext(frames, size, crc)
                 resources = (frames, *resources)
@@ -255,9 +288,33 @@ def _single_frame(attributes: Attributes) -> FrameIndex | None:
     return FrameIndex.from_entries([FrameEntry(0, size, 0, stored_size)])
 
 
-async def _stored(source: Source, etag: str, start: int, end: int) -> bytes:
-    async with await source.pinned(etag, start, end) as stream:
-        return await stream.read(end - start)
+def _expected_crc(attributes: Attributes) -> int | None:
+    """The CRC-32C of the whole original, when something tells it."""
+    if attributes.stored.manifest is not None:
+        return attributes.stored.manifest.crc32c
+    match attributes.checksum:
+        case ("crc32c", value, "FULL_OBJECT"):
+            return int.from_bytes(base64.b64decode(value))
+    return None
+
+
+async def _settled(read: Callable[[], Awaitable[_Result]]) -> _Result:
+    """Do what takes several requests again when the object is overwritten in between."""
+    for _ in range(_ATTEMPTS):
+        try:
+            return await read()
+        except BackendAnswer as error:
+            if error.status != 412:
+                raise
+    raise S3Error("ServiceUnavailable", headers={"Retry-After": "1"})
+
+
+async def _once(stored: bytes) -> AsyncGenerator[bytes, None]:
+    yield stored
+
+
+async def _at_hand(stored: bytes, start: int, end: int) -> bytes:
+    return stored[start:end]
 
 
 def _check_length(attributes: Attributes) -> None:

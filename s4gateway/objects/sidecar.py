@@ -6,13 +6,18 @@ fails a client's request.
 """
 
 import asyncio
+import base64
 import contextlib
+import hashlib
 import logging
 from typing import Final
 
 from s4gateway.backend.base import Backend, BackendError, Body
 from s4gateway.objects.cache import IndexCache, ObjectName
 from s4gateway.objects.lanes import Lanes
+from s4gateway.s3 import query
+from s4gateway.s3.errors import S3Error
+from s4gateway.s3.versions import VersionPage
 from s4gateway.wire import keys
 from s4gateway.wire.errors import SidecarError
 from s4gateway.wire.index import CONTENT_TYPE, MAX_SIDECAR_BYTES, FrameIndex
@@ -83,12 +88,14 @@ class Sidecars:
         """Store the index of the version just written; False when that failed."""
         bucket, key = name
         bound = index.bind(etag, size)
+        data = bound.encode()
+        md5 = base64.b64encode(hashlib.md5(data, usedforsecurity=False).digest()).decode()
         await self.removals.withhold(name)
         try:
             await self._backend.put(
                 bucket,
                 keys.sidecar_key(key),
-                Body.of(bound.encode()),
+                Body.of(data, md5=md5),  # buckets with Object Lock take nothing without
                 [("content-type", CONTENT_TYPE)],
             )
         except BackendError as error:
@@ -99,19 +106,60 @@ class Sidecars:
         self._cache.remember(name, etag, bound)
         return True
 
-    async def remove(self, name: ObjectName) -> None:
-        """Delete the sidecar now."""
+    async def remove(self, *names: ObjectName) -> None:
+        """Delete the sidecars now; of one bucket."""
+        bucket, key = names[0]
+        try:
+            if len(names) == 1:
+                await self._backend.delete(bucket, keys.sidecar_key(key))
+            else:
+                await self._backend.delete_many(bucket, [keys.sidecar_key(key) for _, key in names])
+        except BackendError as error:
+            _warn("sidecar not removed", bucket, error)
+
+    async def retire(self, name: ObjectName) -> None:
+        """Delete the sidecar if there is one: where there is none, a marker would be left behind.
+
+        On a versioned bucket its versions stay, as those of its object do.
+        """
         bucket, key = name
         try:
-            await self._backend.delete(bucket, keys.sidecar_key(key))
+            await self._backend.head(bucket, keys.sidecar_key(key))
         except BackendError as error:
-            _log.warning(
-                "sidecar not removed", extra={"fields": {"bucket": bucket, "error": str(error)}}
-            )
+            if not getattr(error, "missing", False):
+                _warn("sidecar not removed", bucket, error)
+            return
+        await self.remove(name)
+
+    async def revive(self, name: ObjectName) -> None:
+        """Remove the delete marker that stands before the sidecar, if one does."""
+        bucket, key = name
+        sidecar = keys.sidecar_key(key)
+        asked = [("max-keys", "1"), ("prefix", sidecar), ("versions", "")]
+        try:
+            page = VersionPage.parse(await self._backend.list(bucket, query.format_query(asked)))
+            for each in page.entries[:1]:
+                if each.key == sidecar and each.is_marker and each.is_latest:
+                    version = query.format_query([("versionId", each.version_id)])
+                    await self._backend.delete(bucket, sidecar, query=version)
+        except (BackendError, S3Error) as error:
+            _warn("sidecar not brought back", bucket, error)
+
+    async def has_no_object(self, name: ObjectName) -> bool:
+        """Whether the store says that there is nothing to be read at `name`."""
+        try:
+            await self._backend.head(*name)
+        except BackendError as error:
+            return getattr(error, "missing", False)
+        return False
 
     async def close(self) -> None:
         """Carry out what is pending."""
         await self.removals.close()
+
+
+def _warn(event: str, bucket: str, error: Exception) -> None:
+    _log.warning(event, extra={"fields": {"bucket": bucket, "error": str(error)}})
 
 
 def _is_usable(index: FrameIndex, etag: str, stored_size: int) -> bool:

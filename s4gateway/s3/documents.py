@@ -38,6 +38,7 @@ _ENTRY: Final = re.compile(
 )
 _ALGORITHM: Final = re.compile("<ChecksumAlgorithm>([^<]*)</ChecksumAlgorithm>")
 _RESERVED: Final = re.compile("[^A-Za-z0-9_.~/-]+")
+_ENCODED: Final = re.compile("[%+]")
 _NUMBER: Final = re.compile("[0-9]{1,20}")
 
 
@@ -266,7 +267,10 @@ def _page(root: xml.Element, contents: list[ListedObject]) -> ListPage:
         return _decode(text) if encoded and text is not None else text
 
     if encoded:
-        contents = [each._replace(key=_decode(each.key)) for each in contents]
+        contents = [
+            each._replace(key=_decode(each.key)) if _ENCODED.search(each.key) else each
+            for each in contents
+        ]
     prefixes = [each.findtext("Prefix") or "" for each in root.findall("CommonPrefixes")]
     next_marker = root.findtext("NextMarker")
     if encoded:
@@ -312,19 +316,26 @@ def _in_bytes(name: str) -> bytes:
 def _write_contents(contents: Iterable[ListedObject], encoded: bool) -> list[str]:
     written = []
     seen: dict[int, str] = {}  # entries of one owner share the element
+    leaves: dict[str | None, str] = {None: ""}  # there are few classes, and many of one moment
     for key, size, etag, modified, storage, algorithms, checksum_type, others in contents:
         text = escape(_quote(key) if encoded else key)
-        entry = f"<Contents><Key>{text}</Key>{xml.leaf('LastModified', modified)}"
+        if modified not in leaves:
+            leaves[modified] = xml.leaf("LastModified", modified)
+        entry = f"<Contents><Key>{text}</Key>{leaves[modified]}"
         if etag is not None:
             entry += f"<ETag>&quot;{escape(etag)}&quot;</ETag>"
         for algorithm in algorithms:
             entry += xml.leaf("ChecksumAlgorithm", algorithm)
-        entry += f"{xml.leaf('ChecksumType', checksum_type)}<Size>{size}</Size>"
+        if checksum_type is not None:
+            entry += xml.leaf("ChecksumType", checksum_type)
+        entry += f"<Size>{size}</Size>"
         if others:
             if id(others) not in seen:
                 seen[id(others)] = "".join(map(xml.write, others))
             entry += seen[id(others)]
-        written.append(f"{entry}{xml.leaf('StorageClass', storage)}</Contents>")
+        if storage is not None:
+            entry += f"<StorageClass>{escape(storage)}</StorageClass>"
+        written.append(entry + "</Contents>")
     return written
 
 

@@ -78,6 +78,9 @@ _TABLE: Final[dict[str, Row]] = {
     "IncompleteBody": Row(
         400, "You did not provide the number of bytes specified by the Content-Length HTTP header"
     ),
+    "IncorrectNumberOfFilesInPostRequest": Row(
+        400, "POST requires exactly one file upload per request."
+    ),
     "InvalidChunkSizeError": Row(
         403, "Only the last chunk is allowed to have a size less than 8192 bytes"
     ),

@@ -11,7 +11,7 @@ https://docs.aws.amazon.com/AmazonS3/latest/API/RESTAuthentication.html
 
 import base64
 import hmac
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Final
 from urllib import parse
@@ -91,12 +91,17 @@ def verify_query(
     if "X-Amz-Algorithm" in parameters or "X-Amz-Signature" in parameters:
         return _verify_v4(head, parameters, lookup, now, region)
     if not sigv2:
-        raise S3Error(
-            "InvalidRequest",
-            "The authorization mechanism you have provided is not supported. Please use "
-            "AWS4-HMAC-SHA256 (in boto3: Config(signature_version='s3v4')).",
-        )
+        raise not_admitted()
     return _verify_v2(head, parameters, lookup, now, virtual_bucket)
+
+
+def not_admitted() -> S3Error:
+    """The refusal of Signature Version 2 where the operator does not allow it."""
+    return S3Error(
+        "InvalidRequest",
+        "The authorization mechanism you have provided is not supported. Please use "
+        "AWS4-HMAC-SHA256 (in boto3: Config(signature_version='s3v4')).",
+    )
 
 
 def _query_fault(message: str | None = None) -> S3Error:
@@ -110,19 +115,9 @@ def _verify_v4(
     now: datetime,
     region: str | None,
 ) -> sigv4.Authenticated:
-    algorithm = parameters.get("X-Amz-Algorithm", "")
-    if algorithm.startswith("AWS4-ECDSA-P256-SHA256"):
-        raise S3Error("NotImplemented", "Signature Version 4A is not implemented.")
     if not all(parameters.get(name) for name in _V4_PARAMETERS):
         raise _query_fault()
-    if algorithm != sigv4.ALGORITHM:
-        raise _query_fault(f'X-Amz-Algorithm only supports "{sigv4.ALGORITHM}"')
-    claim = _query_claim(parameters)
-    if region is not None and claim.region != region:
-        raise _query_fault(
-            "Error parsing the X-Amz-Credential parameter; "
-            f"the region '{claim.region}' is wrong; expecting '{region}'"
-        )
+    claim = query_claim(parameters, region)
     _check_lifetime(parameters, claim.amz_date, now)
     in_query = parameters.get("X-Amz-Content-Sha256")
     if in_query is not None:
@@ -134,14 +129,24 @@ def _verify_v4(
     return sigv4.verify_claim(head, claim, lookup, hashes, "X-Amz-Signature")
 
 
-def _query_claim(parameters: dict[str, str]) -> sigv4.Claim:
+def query_claim(parameters: Mapping[str, str], region: str | None) -> sigv4.Claim:
+    """The claim made by the X-Amz-* parameters of a URL, or by the fields of the same names.
+
+    Those of a form name no signed headers. Raises AuthorizationQueryParametersError, also for a
+    region that is not `region` when that is given, and NotImplemented for SigV4A.
+    """
+    algorithm = parameters["X-Amz-Algorithm"]
+    if algorithm.startswith("AWS4-ECDSA-P256-SHA256"):
+        raise S3Error("NotImplemented", "Signature Version 4A is not implemented.")
+    if algorithm != sigv4.ALGORITHM:
+        raise _query_fault(f'X-Amz-Algorithm only supports "{sigv4.ALGORITHM}"')
     parts = parameters["X-Amz-Credential"].rsplit("/", 4)
     if len(parts) != 5 or not parts[0]:
         raise _query_fault(
             "Error parsing the X-Amz-Credential parameter; the Credential is mal-formed; "
             'expecting "<YOUR-AKID>/YYYYMMDD/REGION/SERVICE/aws4_request".'
         )
-    access_key, date, region, service, terminal = parts
+    access_key, date, scoped, service, terminal = parts
     fault = sigv4.scope_fault(date, service, terminal)
     if fault is not None:
         raise _query_fault(f"Error parsing the X-Amz-Credential parameter; {fault}")
@@ -151,12 +156,17 @@ def _query_claim(parameters: dict[str, str]) -> sigv4.Claim:
             f'Invalid credential date "{date}". This date is not the same as X-Amz-Date: '
             f'"{amz_date[:8]}".'
         )
+    if region is not None and scoped != region:
+        raise _query_fault(
+            "Error parsing the X-Amz-Credential parameter; "
+            f"the region '{scoped}' is wrong; expecting '{region}'"
+        )
     return sigv4.Claim(
         access_key,
         date,
-        region,
+        scoped,
         amz_date,
-        parameters["X-Amz-SignedHeaders"],
+        parameters.get("X-Amz-SignedHeaders", ""),
         parameters["X-Amz-Signature"],
     )
 

@@ -11,6 +11,8 @@ bytes can break the format ends here, and nothing else leaves this package: no `
     ├── SidecarError         a sidecar: too-short, bad-magic, too-many-frames,
     │                        unsupported-version, etag-too-long, entry-count-mismatch,
     │                        entry-overflow, non-monotonic, out-of-range
+    ├── TailError            a tail: too-short, bad-magic, too-large, length-mismatch, crc-mismatch,
+    │                        token-mismatch, bad-tail
     └── ManifestError        metadata about to be written: out-of-range, bad-dict-id, bad-etag
 """
 
@@ -50,6 +52,10 @@ class CodecIdError(FrameError):
 
 class SidecarError(WireError):
     """A sidecar that cannot be trusted; readers go on as if there were none."""
+
+
+class TailError(WireError):
+    """A tail that cannot be trusted; readers go on as if there were none."""
 
 
 class ManifestError(WireError):

@@ -11,11 +11,12 @@ Metadata here is a mapping of lower-case names without ``x-amz-meta-``.
 import enum
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Final
 
+from s4gateway.values import immutable
 from s4gateway.wire import errors, keys
 from s4gateway.wire.codec_id import CodecId
+from s4gateway.wire.tail import is_token
 
 RESERVED_PREFIX: Final = "s4-"
 
@@ -35,27 +36,9 @@ ZSTD_LEVEL: Final = "s4-zstd-level"
 LEDGER: Final = "s4-ledger"
 LOGICAL_ETAG: Final = "s4-logical-etag"
 CHECKSUM: Final = "s4-checksum"
+TAIL: Final = "s4-tail"
 PARQUET_ZSTD_LEVEL: Final = "s4-parquet-zstd-level"
 PARQUET_OP_ID: Final = "s4-parquet-op-id"
-
-# What a copy that replaces the metadata takes over from its source: without these the copied body
-# could not be read.
-COPIED_ON_REPLACE: Final = (
-    CODEC,
-    ORIGINAL_SIZE,
-    COMPRESSED_SIZE,
-    CRC32C,
-    MULTIPART,
-    FRAMED,
-    DICT_ID,
-    LEDGER,
-    ENCRYPTED,
-    SSE_TYPE,
-    SSE_C_KEY_MD5,
-    SSE_KMS_KEY_ID,
-    LOGICAL_ETAG,
-    CHECKSUM,
-)
 
 _TRUE: Final = "true"
 _CIPHER: Final = "aes-256-gcm"
@@ -66,7 +49,7 @@ _is_checksum: Final = re.compile("[a-z0-9]{1,16}:[A-Za-z0-9+/]{1,128}={0,2}").fu
 _is_etag: Final = re.compile("[0-9a-f]{32}(-[0-9]{1,5})?").fullmatch
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Manifest:
     """The full manifest of an object written in one piece.
 
@@ -143,12 +126,13 @@ class Form(enum.Enum):
     """An envelope around any of the above."""
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Stored:
     """What the metadata of a stored object amounts to.
 
     `logical_size` and `logical_etag` are what a client should see, None when the metadata does not
-    say: always for a foreign object, and for a multipart object of an older writer.
+    say: always for a foreign object, and for a multipart object of an older writer. `tail` is the
+    token of the tail that says it instead, at the end of a body of frames.
     """
 
     form: Form
@@ -157,6 +141,7 @@ class Stored:
     logical_etag: str | None = None
     multipart: bool = False
     dict_id: str | None = None
+    tail: str | None = None
 
 
 _FOREIGN: Final = Stored(Form.FOREIGN)
@@ -215,16 +200,21 @@ def classify(metadata: Mapping[str, str]) -> Stored:
         logical_etag=etag,
         multipart=multipart,
         dict_id=dict_id,
+        tail=_tail(metadata) if multipart else None,
     )
 
 
 def multipart_metadata(
-    codec: CodecId, *, original_size: int | None = None, logical_etag: str | None = None
+    codec: CodecId,
+    *,
+    original_size: int | None = None,
+    logical_etag: str | None = None,
+    tail: str | None = None,
 ) -> dict[str, str]:
     """Return the metadata of a multipart object: size and ETag once they are known.
 
-    The codec is informational, the frames decide. This is no manifest: no checksum of the whole
-    exists. ManifestError: out-of-range, bad-etag.
+    The codec is informational, the frames decide; `tail` is the token of the tail to come. This is
+    no manifest: no checksum of the whole exists. ManifestError: out-of-range, bad-etag, bad-tail.
     """
     entries = {MULTIPART: _TRUE, CODEC: codec.label}
     if original_size is not None:
@@ -233,6 +223,10 @@ def multipart_metadata(
     if logical_etag is not None:
         _check_etag(logical_etag)
         entries[LOGICAL_ETAG] = logical_etag
+    if tail is not None:
+        if not is_token(tail):
+            raise errors.ManifestError("bad-tail", f"{tail!r}")
+        entries[TAIL] = tail
     return entries
 
 
@@ -291,6 +285,11 @@ def _dict_id(metadata: Mapping[str, str]) -> str | None:
 def _logical_etag(metadata: Mapping[str, str]) -> str | None:
     etag = metadata.get(LOGICAL_ETAG)
     return etag if etag is not None and _is_etag(etag) is not None else None
+
+
+def _tail(metadata: Mapping[str, str]) -> str | None:
+    token = metadata.get(TAIL)
+    return token if token is not None and is_token(token) else None
 
 
 def _checksum(metadata: Mapping[str, str]) -> tuple[str, str] | None:

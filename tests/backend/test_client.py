@@ -5,6 +5,7 @@ import base64
 import hashlib
 import ssl
 from collections.abc import AsyncIterator, Mapping
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -13,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from s4gateway.backend import base, client, credentials, http, retry
+from s4gateway.backend.profile import Checksum
 from s4gateway.s3 import errors, sigv4
 from s4gateway.s3.headers import Headers, RequestHead
 from tests import rude_server
@@ -24,7 +26,10 @@ PATIENT = retry.RetryPolicy(attempts=3, base_delay=0.0001, jitter=lambda: 0.5)
 
 
 def store_at(
-    url: str, keys: sigv4.Credentials | None = KEYS, **options: object
+    url: str,
+    keys: sigv4.Credentials | None = KEYS,
+    checksum: Checksum = Checksum.MD5,
+    **options: object,
 ) -> client.S3Backend:
     return client.S3Backend(
         client.Endpoint(url, **options),  # type: ignore[arg-type]
@@ -32,6 +37,7 @@ def store_at(
         http.HttpClient(connect_timeout=2, read_timeout=0.3, slow_timeout=0.3),
         PATIENT,
         lambda: NOW,
+        checksum,
     )
 
 
@@ -39,6 +45,11 @@ def verify(request: rude_server.Request, secret: str = KEYS.secret) -> sigv4.Aut
     path, _, query = request.target.decode().partition("?")
     head = RequestHead(request.method, path, query, Headers(request.fields))
     return sigv4.verify_header(head, lambda _: secret, NOW, timedelta(minutes=15), None)
+
+
+def integrity(request: rude_server.Request) -> dict[str, str]:
+    names = ("content-md5", "x-amz-checksum-")
+    return {name: text for name, text in request.headers.items() if name.startswith(names)}
 
 
 def generated(data: bytes, *, replayable: bool = True) -> base.Body:
@@ -208,6 +219,72 @@ class TestSigning:
             await store.close()
         verify(server.requests[0])
         assert server.requests[0].headers["content-md5"] == md5
+
+    @pytest.mark.parametrize("checksum", Checksum)
+    async def test_an_upload_carries_the_integrity_header_of_the_profile(self, checksum: Checksum):
+        data = b"abc"
+        md5 = base64.b64encode(hashlib.md5(data).digest()).decode()
+        memory = base.Body.of(data, md5=md5)
+        known = replace(generated(data), md5=md5, checksum=("crc32c", "AAAAAA=="))
+        async with rude_server.serve(no_body) as server:
+            store = store_at(server.url, checksum=checksum)
+            for body in (memory, known, generated(data)):
+                await store.put("b", "k", body)
+            part = await store.forward("PUT", "/b/k", "uploadId=u&partNumber=1", [], memory)
+            await part.close()
+            await store.close()
+        sent = [integrity(request) for request in server.requests]
+        for request in server.requests:
+            verify(request)
+        of_bytes = {
+            Checksum.NONE: {},
+            Checksum.MD5: {"content-md5": md5},
+            Checksum.CRC32: {"x-amz-checksum-crc32": "NSRBwg=="},
+            Checksum.CRC32C: {"x-amz-checksum-crc32c": "Nks/tw=="},
+            Checksum.CRC64NVME: {"x-amz-checksum-crc64nvme": "BeXKuz/B+us="},
+        }[checksum]
+        of_stream = {
+            Checksum.MD5: {"content-md5": md5},
+            Checksum.CRC32C: {"x-amz-checksum-crc32c": "AAAAAA=="},
+        }.get(checksum, {})
+        assert sent == [of_bytes, of_stream, {}, of_bytes]
+
+    async def test_an_upload_under_object_lock_carries_its_md5(self):
+        locked = [("x-amz-object-lock-mode", "GOVERNANCE")]
+        async with rude_server.serve(no_body) as server:
+            store = store_at(server.url)
+            await store.put("b", "k", base.Body.of(b"abc"), locked)
+            await store.close()
+        assert integrity(server.requests[0]) == {"content-md5": "kAFQmDzST7DWlj99KOF/cg=="}
+
+    async def test_an_upload_in_parts_announces_the_checksum_of_its_parts(self):
+        sent = []
+        for checksum in (Checksum.MD5, Checksum.CRC32C):
+            for own in ([], [("x-amz-checksum-algorithm", "SHA256")]):
+                async with rude_server.serve(no_body) as server:
+                    store = store_at(server.url, checksum=checksum)
+                    await (await store.forward("POST", "/b/k", "uploads=", own)).close()
+                    await store.close()
+                sent.append(integrity(server.requests[0]))
+        theirs = {"x-amz-checksum-algorithm": "SHA256"}
+        ours = {"x-amz-checksum-algorithm": "CRC32C", "x-amz-checksum-type": "FULL_OBJECT"}
+        assert sent == [{}, theirs, ours, theirs]
+
+    @pytest.mark.parametrize("checksum", [Checksum.NONE, Checksum.CRC32])
+    async def test_documents_and_a_callers_own_checksum_are_left_alone(self, checksum: Checksum):
+        body = base.Body.of(b"<Tagging/>", md5="of it")
+        own = [("X-Amz-Checksum-SHA256", "theirs")]
+        async with rude_server.serve(no_body) as server:
+            store = store_at(server.url, checksum=checksum)
+            await (await store.forward("PUT", "/b/k", "tagging=", [], body)).close()
+            await (await store.forward("POST", "/b", "delete=", [], body)).close()
+            await store.put("b", "k", base.Body.of(b"abc"), own)
+            await store.close()
+        assert [integrity(request) for request in server.requests] == [
+            {"content-md5": "of it"},
+            {"content-md5": "of it"},
+            {"x-amz-checksum-sha256": "theirs"},
+        ]
 
     async def test_another_identity_signs_over_the_same_connections(self):
         other = sigv4.Credentials("OTHER", "other-secret", "token")

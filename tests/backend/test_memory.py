@@ -77,21 +77,22 @@ async def test_a_malformed_listing_request_is_invalid(raw_query: str):
 
 
 async def test_what_memory_cannot_do_it_refuses():
-    store = memory.MemoryBackend.with_buckets("b")
-    await store.put("b", "k", base.EMPTY)
+    store = memory.MemoryBackend.with_buckets("bucket")
+    await store.put("bucket", "k", base.EMPTY)
     with pytest.raises(base.BackendAnswer) as caught:
-        await store.get("b", "k", query="versionId=1")
+        await store.get("bucket", "k", query="versionId=1")
     assert caught.value.status == 501
     for method, path, raw_query in [
-        ("GET", "/b/k", "tagging"),
-        ("POST", "/b/k", "uploads"),
-        ("PUT", "/b", "versioning"),
-        ("GET", "/b", "versions"),
+        ("GET", "/bucket/k", "tagging"),
+        ("POST", "/bucket/k", "restore"),
+        ("PUT", "/bucket", "versioning"),
+        ("GET", "/bucket", "versions"),
     ]:
         async with await store.forward(method, path, raw_query, ()) as stream:
             assert stream.head.status == 501
             assert documents.parse_error(await stream.read(10**5))[0] == "NotImplemented"
-    async with await store.forward("PUT", "/b/k2", "", [("x-amz-copy-source", "b/k")]) as stream:
+    version = [("x-amz-copy-source", "bucket/k?versionId=1")]
+    async with await store.forward("PUT", "/bucket/k2", "", version) as stream:
         assert stream.head.status == 501
 
 

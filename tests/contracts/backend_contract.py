@@ -13,6 +13,7 @@ import pytest
 
 from s4gateway.backend import base
 from s4gateway.s3 import documents, etag, query
+from s4gateway.s3.copying import CopyResult
 
 DATA = bytes(range(256)) * 40
 KEYS = [
@@ -76,6 +77,21 @@ async def list_all(backend: base.Backend, bucket: str, **asked: str) -> tuple[li
             return keys, prefixes
         assert page.next_continuation_token is not None
         asked["continuation-token"] = page.next_continuation_token
+
+
+REPLACED = [("x-amz-metadata-directive", "REPLACE"), ("x-amz-meta-shape", "round")]
+
+
+async def copied(
+    backend: base.Backend, bucket: str, key: str, to: str, headers: base.HeaderList
+) -> tuple[int, str]:
+    """Status of a CopyObject inside the bucket, and the ETag it answers with."""
+    source = ("x-amz-copy-source", f"/{bucket}/{query.quote_path(key)}")
+    path = f"/{bucket}/{query.quote_path(to)}"
+    async with await backend.forward("PUT", path, "", [source, *headers]) as stream:
+        data = await stream.read(base.ERROR_LIMIT)
+    status = stream.head.status
+    return status, CopyResult.parse(data).etag if status == 200 else ""
 
 
 class BackendContract:
@@ -313,6 +329,36 @@ class BackendContract:
             assert stream.head.content_type == "text/x-test"
             assert await stream.read(10) == DATA[:10]
         assert await fetch(backend, bucket, "dir/k ey") == DATA
+
+    async def test_a_copy_keeps_or_replaces_the_metadata(self, backend: base.Backend, bucket: str):
+        await backend.put(bucket, "a", base.Body.of(DATA), [("x-amz-meta-colour", "red")])
+        for to, headers, metadata in (
+            ("b", [], {"colour": "red"}),
+            ("c", REPLACED, {"shape": "round"}),
+            ("a", REPLACED, {"shape": "round"}),
+        ):
+            status, etag_ = await copied(backend, bucket, "a", to, headers)
+            assert status == 200
+            head = await backend.head(bucket, to)
+            assert (head.etag, head.metadata) == (etag_, metadata)
+            assert await fetch(backend, bucket, to) == DATA
+
+    async def test_a_copy_is_pinned_to_the_etag(self, backend: base.Backend, bucket: str):
+        await backend.put(bucket, "a", base.Body.of(DATA))
+        for tag, status in ((md5(DATA), 200), (md5(b"else"), 412)):
+            pin = [("x-amz-copy-source-if-match", etag.quote(tag))]
+            assert (await copied(backend, bucket, "a", f"b{status}", pin))[0] == status
+        assert await list_all(backend, bucket) == (["a", "b200"], [])
+        assert (await copied(backend, bucket, "a", "a", []))[0] == 400
+        assert (await copied(backend, bucket, "gone", "b", []))[0] == 404
+
+    async def test_a_copy_is_made_only_where_its_condition_holds(
+        self, backend: base.Backend, bucket: str
+    ):
+        await backend.put(bucket, "a", base.Body.of(DATA))
+        once = [("if-none-match", "*")]
+        assert (await copied(backend, bucket, "a", "b", once))[0] == 200
+        assert (await copied(backend, bucket, "a", "b", once))[0] == 412
 
     async def test_read_refuses_more_than_its_limit(self, backend: base.Backend, bucket: str):
         await backend.put(bucket, "k", base.Body.of(DATA))

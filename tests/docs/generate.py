@@ -44,7 +44,8 @@ GROUPS: Final[dict[str, tuple[str, ...]]] = {
     ),
     "Memory and disk": ("memory_budget_bytes", "spool_dir", "frame_cache_bytes"),
     "The way to the store": (
-        "backend_connect_timeout_seconds", "backend_read_timeout_seconds", "backend_pool_size",
+        "backend_profile", "backend_connect_timeout_seconds", "backend_read_timeout_seconds",
+        "backend_pool_size",
     ),
     "Logs": ("log_format", "log_level", "access_log"),
 }  # fmt: skip
@@ -147,6 +148,7 @@ from.
 | COUNT, PORT | a whole number in the range the setting allows |
 | true, false | flag `--name` or `--no-name`; variable `true`, `yes`, `on`, `1` or their opposites; in the file a TOML boolean |
 | repeatable | the flag several times; the variable with commas or spaces between; a list in the file |
+| PROFILE | words with commas between, what each of them means is told under [backends](backends.md) |
 
 """  # noqa: E501 - a table row is one line
 

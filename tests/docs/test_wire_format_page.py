@@ -10,6 +10,7 @@ from s4gateway.codecs import decoder, registry
 from s4gateway.wire import frame, index, manifest
 from s4gateway.wire.codec_id import CodecId
 from s4gateway.wire.crc32c import crc32c
+from s4gateway.wire.tail import FULL_OBJECT, Tail
 
 _PAGE = Path(__file__).parents[2] / "docs" / "reference" / "wire-format.md"
 _HELLO = b"hello\n" * 20
@@ -39,6 +40,14 @@ def _sidecar() -> bytes:
     return bound.encode()
 
 
+def _tail() -> bytes:
+    mib8 = 8 * 1024**2
+    etag = "0678a5c0864e58f1854f042ceb36b1c4-3"
+    parts = ((1, mib8), (2, mib8), (3, 5))
+    checksum = ("crc32", "y/Q5Jg==", FULL_OBJECT)
+    return Tail("a1b2c3d4e5f60718", etag, 2 * mib8 + 5, parts, checksum).encode()
+
+
 @pytest.mark.parametrize(
     ("name", "made"),
     [
@@ -48,6 +57,7 @@ def _sidecar() -> bytes:
         ),
         ("padding-frame", frame.padding(4)),
         ("sidecar", _sidecar()),
+        ("tail", _tail()),
     ],
 )
 def test_a_dump_is_what_the_package_makes(name: str, made: bytes):

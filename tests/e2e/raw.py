@@ -312,6 +312,7 @@ def put(
     http_chunked: bool = False,
     declared: int | None = None,
     announced: Iterable[str] | None = None,
+    method: str = "PUT",
 ) -> Request:
     """A signed PUT in one of the five payload modes; "sha256" stands for the body's own hash.
 
@@ -326,7 +327,7 @@ def put(
         if mode.endswith("TRAILER"):
             fields["x-amz-trailer"] = ",".join(trailers if announced is None else announced)
     payload = hashlib.sha256(body).hexdigest() if mode == "sha256" else mode
-    request, seed = sign(endpoint, Request("PUT", target, fields), payload)
+    request, seed = sign(endpoint, Request(method, target, fields), payload)
     pieces: tuple[bytes, ...] = (body,)
     if mode.startswith("STREAMING-"):
         signer = None if mode == UNSIGNED_CHUNKS_TRAILER else seed

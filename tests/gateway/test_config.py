@@ -62,7 +62,7 @@ def test_every_problem_of_every_source_is_reported_in_one_pass(tmp_path: Path):
         ("max_body_bytes", "-5"), ("max_body_bytes", "5 furlongs"), ("max_header_bytes", "10"),
         ("header_timeout_seconds", "0"), ("drain_seconds", "nan"), ("drain_seconds", "soon"),
         ("access_log", "maybe"), ("host", ""), ("host", "a b"), ("domain", "-"), ("spool_dir", ""),
-        ("memory_budget_bytes", "1 MiB"),
+        ("memory_budget_bytes", "1 MiB"), ("backend_profile", "checksums=sha1"),
     ],
 )  # fmt: skip
 def test_a_value_out_of_its_range_is_refused_by_name(field: str, text: str):

@@ -7,6 +7,7 @@ import hashlib
 import json
 import random
 import tracemalloc
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -124,6 +125,23 @@ async def test_bodies_up_to_a_frame_come_back_and_never_grow(kind: str, codec: C
             assert len(stored) <= len(plain)
             encoded.close()
     assert one.budget.used == 0
+
+
+@pytest.mark.parametrize("algorithm", ["crc32", "crc32c", "crc64nvme"])
+@pytest.mark.parametrize("kind", ["text", "noise"])
+@pytest.mark.parametrize("size", [0, 5, 300_000, 5 * MIB])
+async def test_spooled_bodies_know_the_checksum_the_store_wants(
+    kind: str, size: int, algorithm: str
+):
+    one = instance()
+    one.workshop = replace(one.workshop, checksum=algorithm)
+    encoded = await encode(one, BODIES[kind](size), random.Random(1), known=False)
+    digests = Digests(("md5", algorithm))
+    digests.update(await stored_of(encoded))
+    wanted = {name: base64.b64encode(digests[name]).decode() for name in ("md5", algorithm)}
+    assert encoded.body.checksum == (algorithm, wanted[algorithm])
+    assert encoded.body.md5 == wanted["md5"]
+    encoded.close()
 
 
 @pytest.mark.parametrize("kind", BODIES)

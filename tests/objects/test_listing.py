@@ -308,6 +308,95 @@ async def test_further_parameters_reach_the_store():
     ]
 
 
+RUNS = st.lists(
+    st.tuples(st.sampled_from(["keys", "large", "orphans", "shadows"]), st.integers(1, 25)),
+    max_size=6,
+)
+
+
+def laid_out(runs: list[tuple[str, int]], folder: str) -> tuple[set[str], set[str]]:
+    """Visible and internal keys in stretches, one behind the other in one directory.
+
+    One key is always visible: a directory of orphans only is listed, empty as it is.
+    """
+    visible = {f"{folder}~"}
+    hidden = {f".s4mpu/{'ab' * 16}/{number:05}" for number in range(60)}
+    hidden |= {f".s4dict/{number:016x}" for number in range(15)}
+    for at, (kind, length) in enumerate(runs):
+        names = [f"{folder}{at}-{number:02}" for number in range(length)]
+        if kind in {"keys", "large"}:
+            visible |= set(names)
+        if kind in {"large", "orphans"}:
+            hidden |= {keys.sidecar_key(name) for name in names}
+        if kind == "shadows":
+            hidden |= {f"{folder}{at}.__s4ver__/{number:032}" for number in range(length)}
+    return visible, hidden
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+@given(
+    runs=st.tuples(RUNS, RUNS),
+    version=st.sampled_from([1, 2]),
+    delimiter=st.sampled_from(["", "/", "-"]),
+    max_keys=st.sampled_from([1, 2, 3, 7, 1000]),
+)
+async def test_long_internal_stretches_neither_shorten_nor_empty_a_page(
+    runs: tuple[list[tuple[str, int]], list[tuple[str, int]]],
+    version: int,
+    delimiter: str,
+    max_keys: int,
+):
+    root, inside = laid_out(runs[0], ""), laid_out(runs[1], "2024/")
+    visible, hidden = root[0] | inside[0], root[1] | inside[1]
+    request = ListRequest(version, "", delimiter, max_keys)
+    check(await all_pages(store_of(visible, hidden), request), request, visible)
+
+
+@pytest.mark.parametrize("version", [1, 2])
+async def test_what_lies_below_an_internal_prefix_costs_a_listing_few_requests(version: int):
+    hidden = {f".s4mpu/ab/{number:05}" for number in range(9000)}
+    counting = CountingBackend(store_of({"-", "a", "b"}, hidden))
+    page = await visible_page(
+        ListRequest(version, max_keys=2), lambda query: counting.list(BUCKET, query)
+    )
+    assert [entry.key for entry in page.contents] == ["-", "a"]
+    assert len(counting.calls) <= 4
+    counting.calls.clear()
+    request = ListRequest(version, ".s4mpu/a", max_keys=2)
+    page = await visible_page(request, lambda query: counting.list(BUCKET, query))
+    assert (page.contents, page.is_truncated) == ((), False)
+    assert len(counting.calls) == 1
+
+
+@pytest.mark.parametrize("version", [1, 2])
+async def test_a_directory_of_large_objects_is_listed_in_few_requests(version: int):
+    visible = {f"d/k{number:05}" for number in range(1500)}
+    sidecars = {keys.sidecar_key(key) for key in visible}
+    visible |= {f"d/k{number:05}/x" for number in range(0, 1500, 100)}
+    counting = CountingBackend(store_of(visible, sidecars))
+    request = ListRequest(version, "d/", "/", 1000)
+    pages = await all_pages(counting, request)  # type: ignore[arg-type]
+    check(pages, request, visible)
+    assert len(counting.calls) <= 8
+
+
+async def test_a_warm_page_of_a_thousand_compressed_keys_is_one_request():
+    store = MemoryBackend.with_buckets(BUCKET)
+    counting = CountingBackend(store)
+    instance = Instance(counting)
+    body = corpus.text(3000)
+    for number in range(1000):
+        await instance.put(f"k{number:04}", body)
+    for one in (instance, Instance(counting)):
+        assert one is instance or (await sized(one))[1:] == (0, 1000)
+        counting.calls.clear()
+        found, hits, misses = await sized(one)
+        assert (hits, misses) == (1000, 0)
+        assert {size for size, _ in found.values()} == {3000}
+        assert [call.verb for call in counting.calls] == ["list"]
+    await instance.close()
+
+
 async def sized(instance: Instance) -> tuple[dict[str, tuple[int, str | None]], int, int]:
     page = await visible_page(ListRequest(2), lambda query: instance.backend.list(BUCKET, query))
     contents, hits, misses = await instance.sizer.sized(BUCKET, page.contents)

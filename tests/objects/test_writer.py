@@ -236,6 +236,65 @@ async def test_a_store_without_conditional_writes_is_asked_less_and_less(store: 
     assert names(store) == sorted(f"k{number}" for number in range(100))
 
 
+class Credulous(CountingBackend):
+    """A store that takes conditions and ignores them."""
+
+    conditions = 0
+
+    async def put(self, bucket: str, key: str, body: Body, headers: HeaderList = ()) -> Head:
+        kept = [(name, text) for name, text in headers if not name.startswith("if-")]
+        if not key.startswith(keys.PARTS_PREFIX):
+            self.conditions += len(headers) - len(kept)
+        return await super().put(bucket, key, body, kept)
+
+
+@pytest.mark.parametrize("declared", [None, False])
+async def test_a_stores_yes_that_means_nothing_leaves_no_stale_sidecar(
+    store: MemoryBackend, declared: bool | None
+):
+    one = Instance(Credulous(store), conditional_writes=declared)
+    other = Instance(store)
+    await one.put("first", b"small")
+    for key in ("seen", "new"):
+        if key == "seen":
+            await one.put(key, b"small")
+        await other.put(key, INDEXED)
+        await one.put(key, b"small again")
+    await one.sidecars.removals.flush()
+    assert names(store) == ["first", "new", "seen"]
+    assert one.backend.conditions == 0  # type: ignore[attr-defined]
+    await one.close()
+    await other.close()
+
+
+async def test_small_writes_ask_once_the_store_is_known_to_be_honest(store: MemoryBackend):
+    counting = CountingBackend(store)
+    one = Instance(counting, conditional_writes=None)
+    await one.put("k", b"first")
+    assert names(store) == ["k"]
+    await one.sidecars.removals.flush()
+    counting.calls.clear()
+    for data in (b"second", b"third"):
+        await one.put("k", data)
+    await one.close()
+    assert [call.verb for call in counting.calls] == ["put", "put"]
+
+
+async def test_a_store_that_cannot_be_probed_is_written_to_without_questions(store: MemoryBackend):
+    faulty = FaultyBackend(store)
+    faulty.fault = lambda call: (
+        BackendAnswer(403, "AccessDenied") if call.key.startswith(keys.PARTS_PREFIX) else None
+    )
+    one = Instance(faulty, conditional_writes=None)
+    for data in (b"first", b"second", b"third"):
+        await one.put("k", data)
+    await one.close()
+    probes = [call for call in faulty.calls if call.key.startswith(keys.PARTS_PREFIX)]
+    assert sum(call.verb == "put" for call in probes) == 1
+    assert sum(call.verb == "put" for call in faulty.calls) == 4
+    assert await Instance(store).get("k") == b"third"
+
+
 async def test_storing_asks_for_two_requests_at_most(store: MemoryBackend):
     counting = CountingBackend(store)
     one = Instance(counting)

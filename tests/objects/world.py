@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from s4gateway.backend.base import Backend
+from s4gateway.backend.conditional import ConditionalWrites
 from s4gateway.backend.memory import MemoryBackend, StoredObject
 from s4gateway.codecs import decoder, encoder
 from s4gateway.codecs import dispatcher as dispatching
@@ -59,6 +60,7 @@ class Instance:
     codecs: Registry = CODECS
     spool: Path | None = None
     heads: int = 8
+    conditional_writes: bool | None = True
 
     def __post_init__(self) -> None:
         self.workshop = Workshop(LANES, self.budget, self.codecs, self.spool)
@@ -68,7 +70,8 @@ class Instance:
         self.sidecars = Sidecars(self.backend, self.indices, LANES)
         self.frames = FrameCache(LANES.disk, self.spool)
         self.reader = ObjectReader(self.workshop, self.sidecars, self.attributes, self.frames)
-        self.writer = ObjectWriter(self.sidecars, self.attributes)
+        conditional = ConditionalWrites(self.backend, self.conditional_writes)
+        self.writer = ObjectWriter(self.sidecars, self.attributes, conditional)
         self.sizer = Sizer(self.backend, self.attributes, self.heads)
 
     async def close(self) -> None:

@@ -229,14 +229,9 @@ def test_reserved_names_are_stripped_in_any_case():
     assert manifest.strip_reserved(given_metadata) == {"s4": "kept", "xs4-": "kept"}
 
 
-def test_copy_keeps_what_reading_needs_and_drops_the_rest():
-    assert set(manifest.COPIED_ON_REPLACE) >= set(DICTIONARY) | {"s4-encrypted", "s4-logical-etag"}
-    assert "s4-zstd-level" not in manifest.COPIED_ON_REPLACE
-
-
 @given(
     st.dictionaries(
-        st.sampled_from([*manifest.COPIED_ON_REPLACE, "color"]),
+        st.sampled_from([*FULL, *DICTIONARY, "s4-encrypted", "s4-multipart", "s4-tail", "color"]),
         st.text(max_size=20) | st.sampled_from([*FULL.values(), "true", DICT_ID, "aes-256-gcm"]),
     )
 )
@@ -244,3 +239,24 @@ def test_any_metadata_is_classified(metadata: dict[str, str]):
     stored = manifest.classify(metadata)
     assert (stored.form is Form.DICTIONARY) <= (stored.dict_id is not None)
     assert (stored.form in {Form.PASSTHROUGH, Form.UNFRAMED}) <= (stored.manifest is not None)
+
+
+TOKEN = "0123456789abcdef"
+
+
+def test_the_token_of_a_tail_counts_only_on_a_multipart_object():
+    entries = manifest.multipart_metadata(CodecId.CPU_ZSTD, tail=TOKEN)
+    stored = manifest.classify(entries)
+    assert (stored.form, stored.multipart, stored.tail) == (manifest.Form.FRAMED, True, TOKEN)
+    assert stored.logical_size is None
+    del entries[manifest.MULTIPART]
+    assert manifest.classify(entries).tail is None
+    assert manifest.classify(entries | {manifest.FRAMED: "true"}).tail is None
+
+
+@pytest.mark.parametrize("token", ["", TOKEN[1:], TOKEN + "0", TOKEN.upper(), "../../../../../.."])
+def test_what_is_no_token_is_neither_read_nor_written(token: str):
+    entries = manifest.multipart_metadata(CodecId.CPU_ZSTD) | {manifest.TAIL: token}
+    assert manifest.classify(entries).tail is None
+    with pytest.raises(errors.ManifestError, match="bad-tail"):
+        manifest.multipart_metadata(CodecId.CPU_ZSTD, tail=token)

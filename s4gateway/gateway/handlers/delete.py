@@ -1,25 +1,21 @@
-"""DeleteObject, DeleteObjects and DeleteBucket: what goes takes the gateway's own objects along.
+"""DeleteObject and DeleteBucket: what goes takes the gateway's own objects along.
 
-Rule: a sidecar goes after its object, and only where the object is really gone: on a versioned
-bucket an older version may still use it. Internal keys are never reported.
-https://docs.aws.amazon.com/AmazonS3/latest/API/API_DeleteObjects.html
+Rule: a bucket that shows a client nothing is empty, as on S3, where unfinished uploads end with
+their bucket. What else is in it is the gateway's own and goes first, once the store has refused and
+a look at every version has shown that nothing else is there: dictionaries last, for any object
+written meanwhile may need them.
+https://docs.aws.amazon.com/AmazonS3/latest/API/API_DeleteObject.html
+https://docs.aws.amazon.com/AmazonS3/latest/API/API_DeleteBucket.html
 """
 
-import base64
-import hashlib
-from typing import Final
-
-from s4gateway.backend.base import Body, ObjectStream
+from s4gateway.backend.base import BackendAnswer, BackendError, ObjectStream
 from s4gateway.gateway import relay
 from s4gateway.gateway.conditions import write_conditions
 from s4gateway.gateway.context import Outcome, Relay, RequestContext, Response
-from s4gateway.s3 import xml
-from s4gateway.s3.documents import ListPage
-from s4gateway.s3.errors import S3Error
+from s4gateway.objects import removal
+from s4gateway.objects.listing import ListRequest, visible_page
+from s4gateway.objects.version_listing import VersionRequest, visible_versions
 from s4gateway.wire import keys
-
-_MOST_KEYS: Final = 1000
-_LARGEST_ANSWER: Final = 8 * 1024 * 1024
 
 
 async def delete_object(context: RequestContext) -> Outcome:
@@ -32,64 +28,6 @@ async def delete_object(context: RequestContext) -> Outcome:
         relay.delete_headers(context.headers) + conditions,
     )
     return Outcome(Response(204, relay.result_headers(head.headers)))
-
-
-async def delete_objects(context: RequestContext) -> Outcome:
-    """Delete many objects; reserved keys are refused one by one."""
-    root = xml.parse(await context.read_document())
-    objects = list(root.findall("Object"))
-    if root.tag != "Delete" or not 0 < len(objects) <= _MOST_KEYS:
-        raise S3Error("MalformedXML")
-    quiet = (root.findtext("Quiet") or "").strip().lower() == "true"
-    refused = [each for each in objects if keys.is_write_reserved(each.findtext("Key") or "")]
-    kept = [each for each in objects if each not in refused]
-    results = await _delete(context, kept) if kept else []
-    for each in refused:
-        text = xml.leaf("Key", each.findtext("Key")) + xml.leaf("Code", "InvalidObjectName")
-        results.append(xml.parse(f"<Error>{text}</Error>".encode()))
-    for each in results:
-        if each.tag == "Deleted" and each.find("DeleteMarkerVersionId") is None:
-            _forget(context, each)
-    shown = [each for each in results if not (quiet and each.tag == "Deleted")]
-    inner = "".join(map(xml.write, shown))
-    document = xml.document("DeleteResult", inner)
-    return Outcome(Response(200, [("content-type", "application/xml")], document))
-
-
-async def _delete(context: RequestContext, objects: list[xml.Element]) -> list[xml.Element]:
-    """Send the request on, never quiet: only what was deleted loses its sidecar."""
-    document = xml.document("Delete", "".join(map(xml.write, objects)))
-    md5 = base64.b64encode(hashlib.md5(document, usedforsecurity=False).digest()).decode()
-    stream = await context.backend.forward(
-        "POST",
-        f"/{context.address.raw_bucket}",
-        "delete=",
-        [*relay.delete_headers(context.headers), ("content-type", "application/xml")],
-        Body.of(document, md5=md5),
-    )
-    async with stream:
-        answer = await stream.read(_LARGEST_ANSWER)
-    if stream.head.status >= 300:
-        root = relay.backend_document(answer)
-        raise S3Error(
-            root.findtext("Code") or "InternalError",
-            root.findtext("Message"),
-            status=stream.head.status,
-        )
-    root = relay.backend_document(answer)
-    return [each for each in root.children if each.tag in {"Deleted", "Error"}]
-
-
-def _forget(context: RequestContext, deleted: xml.Element) -> None:
-    key = deleted.findtext("Key")
-    if key is None:
-        return
-    name = (context.bucket, key)
-    services = context.services
-    services.attributes.forget(name)
-    versioned = deleted.find("VersionId") is not None or deleted.find("DeleteMarker") is not None
-    if not versioned:
-        services.sidecars.removals.add(name)
 
 
 async def delete_bucket(context: RequestContext) -> Outcome:
@@ -115,14 +53,40 @@ async def _delete_bucket(context: RequestContext) -> ObjectStream:
 
 
 async def _remove_leftovers(context: RequestContext) -> bool:
-    """Delete internal objects of a bucket that holds nothing else; False when it holds more."""
-    bucket = context.bucket
-    removed = False
-    while True:
-        page = ListPage.parse(await context.backend.list(bucket, "encoding-type=url"))
-        if not page.contents or any(not keys.is_hidden(each.key) for each in page.contents):
-            return removed and not page.contents
-        failures = await context.backend.delete_many(bucket, [each.key for each in page.contents])
-        if failures:
+    """Delete all versions of everything in a bucket that holds only internal objects.
+
+    False when it holds more, and when something stays.
+    """
+    bucket, backend = context.bucket, context.services.backend
+    try:
+        if await _shows_anything(context):
             return False
-        removed = True
+        found = [
+            each for each in await removal.versions(backend, bucket, "") if keys.is_hidden(each.key)
+        ]
+        last = [each for each in found if each.key.startswith(keys.DICTIONARY_PREFIX)]
+        first = [each for each in found if not each.key.startswith(keys.DICTIONARY_PREFIX)]
+        if not await removal.delete(backend, bucket, first, by_id=True):
+            return False
+        return await removal.delete(backend, bucket, last, by_id=True)
+    except BackendError:
+        return False  # the store's refusal is the answer
+
+
+async def _shows_anything(context: RequestContext) -> bool:
+    """Whether a client sees an object, an old version or a delete marker."""
+    bucket, backend = context.bucket, context.services.backend
+
+    async def fetch(raw_query: str) -> bytes:
+        return await backend.list(bucket, raw_query)
+
+    page = await visible_page(ListRequest(2, max_keys=1), fetch)
+    if page.contents:
+        return True
+    try:
+        versions = await visible_versions(VersionRequest(max_keys=1), fetch)
+    except BackendAnswer as error:
+        if error.status not in {400, 405, 501}:
+            raise
+        return False  # a store that has no versions
+    return bool(versions.entries)

@@ -1,19 +1,18 @@
 """ListObjects, ListObjectsV2 and ListObjectVersions without the gateway's own keys.
 
 https://docs.aws.amazon.com/AmazonS3/latest/API/API_ListObjectsV2.html
+https://docs.aws.amazon.com/AmazonS3/latest/API/API_ListObjectVersions.html
 """
 
 from dataclasses import replace
 from typing import Final
 
-from s4gateway.gateway import relay
 from s4gateway.gateway.context import Outcome, RequestContext, Response
 from s4gateway.objects.listing import PAGE_LIMIT, ListRequest, visible_page
-from s4gateway.s3 import query, xml
+from s4gateway.objects.version_listing import VersionRequest, visible_versions
 from s4gateway.s3.documents import ListPage
 from s4gateway.s3.errors import S3Error
 from s4gateway.s3.operations import Operation
-from s4gateway.wire import keys
 
 _XML: Final = [("content-type", "application/xml")]
 _MAX_INT: Final = 2**31 - 1
@@ -50,8 +49,7 @@ def _rendered(context: RequestContext, page: ListPage) -> bytes:
 def _parse(context: RequestContext) -> ListRequest:
     parameters = context.query
     version = 2 if context.operation is Operation.ListObjectsV2 else 1
-    if parameters.get("encoding-type", "url") != "url":
-        raise S3Error("InvalidArgument", "Invalid Encoding Method specified in Request")
+    _check_encoding(parameters)
     return ListRequest(
         version=version,
         prefix=parameters.get("prefix", ""),
@@ -59,8 +57,17 @@ def _parse(context: RequestContext) -> ListRequest:
         max_keys=_max_keys(parameters.get("max-keys")),
         after=parameters.get("start-after" if version == 2 else "marker", ""),
         token=parameters.get("continuation-token") if version == 2 else None,
-        others=tuple((name, parameters[name]) for name in _PASSED_ON if name in parameters),
+        others=_others(parameters),
     )
+
+
+def _check_encoding(parameters: dict[str, str]) -> None:
+    if parameters.get("encoding-type", "url") != "url":
+        raise S3Error("InvalidArgument", "Invalid Encoding Method specified in Request")
+
+
+def _others(parameters: dict[str, str]) -> tuple[tuple[str, str], ...]:
+    return tuple((name, parameters[name]) for name in _PASSED_ON if name in parameters)
 
 
 def _max_keys(text: str | None) -> int:
@@ -77,37 +84,32 @@ def _max_keys(text: str | None) -> int:
 
 
 async def list_versions(context: RequestContext) -> Outcome:
-    """List versions with the gateway's own keys left out; sizes are those the backend stores."""
-    raw = "&".join(
-        f"{name}={query.quote(value)}"
-        for name, value in context.query.items()
-        if name in _VERSION_PARAMETERS
+    """List the visible versions and delete markers with their logical sizes and ETags."""
+    parameters = context.query
+    _check_encoding(parameters)
+    request = VersionRequest(
+        prefix=parameters.get("prefix", ""),
+        delimiter=parameters.get("delimiter", ""),
+        max_keys=_max_keys(parameters.get("max-keys")),
+        key_marker=parameters.get("key-marker", ""),
+        version_id_marker=parameters.get("version-id-marker", ""),
+        others=_others(parameters),
     )
-    root = relay.backend_document(await context.backend.list(context.bucket, raw))
-    encoded = root.findtext("EncodingType") == "url"
-    root.children = [each for each in root.children if not _is_hidden(each, encoded)]
-    inner = "".join(xml.write(each) for each in root.children)
-    return Outcome(Response(200, _XML, xml.document(root.tag, inner)))
+    bucket, services = context.bucket, context.services
 
+    async def fetch(raw_query: str) -> bytes:
+        return await context.backend.list(bucket, raw_query)
 
-_VERSION_PARAMETERS: Final = frozenset(
-    {
-        "versions",
-        "delimiter",
-        "encoding-type",
-        "key-marker",
-        "max-keys",
-        "prefix",
-        "version-id-marker",
-    }
-)
-
-
-def _is_hidden(element: xml.Element, encoded: bool) -> bool:
-    if element.tag in {"Version", "DeleteMarker"}:
-        name = element.findtext("Key") or ""
-        return keys.is_hidden(query.unquote(name) if encoded else name)
-    if element.tag == "CommonPrefixes":
-        name = element.findtext("Prefix") or ""
-        return keys.is_hidden_prefix(query.unquote(name) if encoded else name)
-    return False
+    page = await visible_versions(request, fetch)
+    listed: tuple[int, int] | None = None
+    if not services.config.physical_listings:
+        entries, hits, misses = await services.version_sizer.sized(bucket, page.entries)
+        page = replace(page, entries=entries)
+        listed = (hits, misses)
+    shown = replace(
+        page,
+        name=bucket,
+        delimiter=parameters.get("delimiter") or None,
+        encoding_type=parameters.get("encoding-type"),
+    )
+    return Outcome(Response(200, _XML, shown.serialize()), listed=listed)

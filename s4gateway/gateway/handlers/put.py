@@ -1,88 +1,14 @@
-"""PutObject: https://docs.aws.amazon.com/AmazonS3/latest/API/API_PutObject.html.
+"""PutObject: https://docs.aws.amazon.com/AmazonS3/latest/API/API_PutObject.html."""
 
-Rule: the body is received, encoded and verified completely before the backend sees anything, so a
-client that lies or dies leaves nothing behind. Conditional writes are decided by the backend:
-`If-None-Match: *` goes there unchanged, `If-Match` is compared with what the client sees and then
-replaced by the backend's own ETag.
-"""
-
-from s4gateway.gateway import relay
-from s4gateway.gateway.conditions import conflicts, write_conditions
-from s4gateway.gateway.context import Outcome, RequestContext, Response
-from s4gateway.objects.encoding import (
-    DIGESTS,
-    SMALL_BODY,
-    EncodedObject,
-    ObjectEncoder,
-    encode_small,
-)
-from s4gateway.s3 import etag
-from s4gateway.s3.checksums import Digests
+from s4gateway.gateway import storing
+from s4gateway.gateway.context import Outcome, RequestContext
 from s4gateway.s3.errors import S3Error
 
 
 async def put_object(context: RequestContext) -> Outcome:
     """Store an object."""
-    headers = relay.stored_headers(context.headers)
-    body = context.body
-    if body.length is None and "transfer-encoding" not in context.head.headers:
+    if context.body.length is None and "transfer-encoding" not in context.head.headers:
         raise S3Error("MissingContentLength")
     if "x-amz-write-offset-bytes" in context.headers:
         raise S3Error("NotImplemented", "Appending to an object is not implemented.")
-    conditions = await write_conditions(context)
-    digests = Digests((*DIGESTS, *body.declared.algorithms))
-    if body.length is not None and body.length <= SMALL_BODY:
-        encoded, verified = await _encode_small(context, digests)
-    else:
-        encoded, verified = await _encode_large(context, digests)
-    encoded = encoded.with_checksum(next(iter(verified.items()), None))
-    try:
-        with conflicts(context):
-            written = await context.services.writer.store(
-                context.backend, context.name, encoded, headers + conditions
-            )
-    finally:
-        encoded.close()
-    manifest = encoded.manifest
-    answer = relay.result_headers(written.head.headers)
-    answer.append(("etag", etag.quote(manifest.logical_etag or written.head.etag)))
-    for algorithm, value in verified.items():
-        answer.append((f"x-amz-checksum-{algorithm}", value))
-        answer.append(("x-amz-checksum-type", "FULL_OBJECT"))
-    return Outcome(
-        Response(200, answer),
-        op="put",
-        codec=manifest.codec.label,
-        bytes_in=manifest.original_size,
-        bytes_out=written.stored_size,
-        sidecar=written.sidecar,
-    )
-
-
-async def _encode_small(
-    context: RequestContext, digests: Digests
-) -> tuple[EncodedObject, dict[str, str]]:
-    parts = [piece async for piece in context.body.pieces()]
-    data = bytes(parts[0]) if len(parts) == 1 else b"".join(parts)
-    digests.update(data)
-    verified = context.body.verify(digests)
-    services = context.services
-    return encode_small(data, digests, services.dispatcher, services.workshop.codecs), verified
-
-
-async def _encode_large(
-    context: RequestContext, digests: Digests
-) -> tuple[EncodedObject, dict[str, str]]:
-    services = context.services
-    encoder = ObjectEncoder(services.workshop, services.dispatcher, digests, context.body.length)
-    try:
-        async for piece in context.body.pieces():
-            await encoder.feed(piece)
-        encoded = await encoder.finish()
-        try:
-            return encoded, context.body.verify(digests)
-        except BaseException:
-            encoded.close()
-            raise
-    finally:
-        encoder.close()
+    return await storing.store_object(context, context.body)
