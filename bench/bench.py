@@ -22,13 +22,16 @@ from typing import Self
 
 import psutil
 
-from bench import corpus, load
+from bench import corpus, load, multipart
 from bench.servers import Server
 
 MIB = corpus.MIB
 SMALL = 4096
 RANGE = 64 * 1024
-MEASUREMENTS = ("put-log", "get-log", "put-random", "put-small", "get-small", "ranges", "rss")
+MEASUREMENTS = (
+    *("put-log", "get-log", "put-random", "put-small", "get-small", "ranges"),
+    *("put-multipart", "get-multipart", "rss"),
+)
 RSS_BAR = 500 * MIB
 _STREAMS = 8
 _SETTLE = 0.3
@@ -79,6 +82,8 @@ class Results:
     )
     coding: list[corpus.CodingCost] = field(default_factory=list)
     decoding: list[float] = field(default_factory=list)
+    part_coding: list[corpus.CodingCost] = field(default_factory=list)
+    uploads: list[multipart.Upload] = field(default_factory=list)
     stored_share: float | None = None
     coded_share: float | None = None
     compared: int = 0
@@ -195,6 +200,8 @@ class Bench:
             "put-small": self._put_small,
             "get-small": self._get_small,
             "ranges": self._ranges,
+            "put-multipart": self._put_multipart,
+            "get-multipart": self._get_multipart,
             "rss": self._rss,
         }
         for name in MEASUREMENTS:
@@ -299,6 +306,60 @@ class Bench:
             load.put(server.target, _bucket(server), f"{prefix}/{n:06d}", body, hashed=True)
             for n, body in enumerate(bodies)
         ]
+
+    # uploads in parts
+
+    async def _put_multipart(self, name: str) -> None:
+        """The floor, direct and the gateway in turn; kept are the gateway's, number 0 warms up."""
+        parts = multipart.cut(self._log, self._plan.stream_repeat)
+        for repetition in range(self._plan.repetitions + 1):
+            cost = multipart.coding_cost(parts)
+            for server in self._without("rclone"):
+                await asyncio.sleep(_SETTLE)
+                done = await self._upload(server, f"parts/{repetition}", parts)
+                if not repetition or done is None:
+                    continue
+                self.results.tallies[name, server.name].append(done.tally)
+                if server.name == "gateway":
+                    self.results.part_coding.append(cost)
+                    self.results.uploads.append(done)
+
+    async def _get_multipart(self, name: str) -> None:
+        repeat = self._plan.stream_repeat
+        parts = multipart.cut(self._log, repeat)
+        size = len(self._log) * repeat
+        for server in self._without("rclone"):
+            if await self._upload(server, "in-parts", parts) is not None:
+                await self._compare_ends_of_parts(server, "in-parts", repeat)
+
+        def make(server: Server, _: int) -> Sequence[load.Exchange]:
+            return [load.get(server.target, _bucket(server), "in-parts", size)]
+
+        await self._repeat(name, make, 1, self._without("rclone"))
+
+    async def _upload(
+        self, server: Server, key: str, parts: Sequence[multipart.Part]
+    ) -> multipart.Upload | None:
+        limit = self._plan.hard_limit
+        try:
+            done = await multipart.upload(server, _bucket(server), key, parts, hard_limit=limit)
+        except (load.LoadError, OSError) as exc:
+            self.results.fail(server.name, f"upload of {key} in parts failed: {exc}")
+            return None
+        progress(
+            f"  {key} {server.name}: {done.tally.requests} parts, {done.tally.wall:.3f} s, "
+            f"Complete {done.completing:.3f} s, server CPU {done.cpu:.2f} s"
+        )
+        return done
+
+    async def _compare_ends_of_parts(self, server: Server, key: str, repeat: int) -> None:
+        for end in range(multipart.PART, len(self._log) * repeat, 7 * multipart.PART):
+            first = end - RANGE // 2
+            exchange = load.get_range(server.target, _bucket(server), key, first, RANGE)
+            got = await load.fetch(server.target, exchange)
+            at = first % len(self._log)
+            expected = (self._log[at : at + RANGE] + self._log[:RANGE])[:RANGE]
+            self.results.compare(f"{server.name}: {key} at {first}", got, expected)
 
     # memory
 
@@ -447,6 +508,7 @@ def verdicts(results: Results) -> list[Verdict]:
                 ("GET 64 KiB ranges, 16 at once: rate / direct", "ranges", 1.0),
             )
         ),
+        *_multipart_verdicts(results),
         _judge(
             "RSS, eight streams in and eight out: peak MiB / 500",
             "<=",
@@ -465,7 +527,8 @@ def verdicts(results: Results) -> list[Verdict]:
         ),
     ]
     named = ["put-log"] * 3 + ["put-random"] + ["get-log"] * 3
-    named += ["put-small", "get-small", "ranges", "rss"]
+    named += ["put-small", "get-small", "ranges"]
+    named += ["put-multipart"] * 2 + ["get-multipart", "rss"]
     disturbed = [results.foreign(name) for name in named]
     found = [
         replace(verdict, disturbed=share)
@@ -479,6 +542,26 @@ def verdicts(results: Results) -> list[Verdict]:
         f"{results.compared} compared",
     )
     return [*found, correct]
+
+
+def _multipart_verdicts(results: Results) -> list[Verdict]:
+    floor = _median([cost.total for cost in results.part_coding])
+    cpu = _median([done.cpu for done in results.uploads])
+    completing = _median([done.completing for done in results.uploads])
+    gib = results.uploads[0].size / 1024 / MIB if results.uploads else None
+    wall, direct = (results.wall("get-multipart", server) for server in ("gateway", "direct"))
+    return [
+        _judge(
+            "PUT in parts: CPU / zstd-3 + MD5 + CRC-32C in memory",
+            "<=",
+            1.6,
+            cpu,
+            floor,
+            "{:.2f} s",
+        ),
+        _judge("Complete: seconds / GiB of original", "<=", 2.0, completing, gib, "{:.2f}"),
+        _judge("GET of parts: wall / direct", "<=", 1.1, wall, direct, "{:.2f} s"),
+    ]
 
 
 def _judge(
