@@ -128,8 +128,22 @@ TABLE: Final[tuple[tuple[str, tuple[str, ...]], ...]] = (
 
 GROUPS: Final = tuple(dict.fromkeys([*(group for group, _ in TABLE), *FILES.values(), UNKNOWN]))
 
+_SIGV2: Final = (
+    "signs its request with Signature Version 2 in the Authorization header, which the gateway "
+    "refuses: it covers neither the body nor most headers"
+)
+
 # Test -> why the gateway may lose it.
-EXCEPTIONS: Final[Mapping[str, str]] = MappingProxyType({})
+EXCEPTIONS: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        "test_object_create_bad_md5_invalid_garbage_aws2": _SIGV2,
+        "test_object_create_bad_contentlength_mismatch_below_aws2": _SIGV2,
+        "test_object_create_bad_ua_empty_aws2": _SIGV2,
+        "test_object_create_bad_ua_none_aws2": _SIGV2,
+        "test_list_user_policy_invalid_user": "asks for a user that does not exist in IAM, which "
+        "is another service: the gateway's keys are its own, and a signature for IAM is refused",
+    }
+)
 
 
 def name_of(test: str) -> str:

@@ -131,7 +131,10 @@ def test_a_gateway_ends_with_the_thread_that_started_it(stand_in: Path):
 
 @pytest.mark.parametrize("size", [0, 1, 5000, 3_000_000])
 def test_corpora_have_the_asked_size_and_are_the_same_twice(size: int):
-    for make in (corpus.text, corpus.log, corpus.noise, corpus.quiet_head, corpus.noisy_head):
+    for make in (
+        *(corpus.text, corpus.log, corpus.chatter, corpus.noise),
+        *(corpus.quiet_head, corpus.noisy_head),
+    ):
         assert len(make(size, seed=7)) == size
         assert make(size, seed=7) == make(size, seed=7)
 

@@ -3,15 +3,16 @@
 Rule: where nothing is left at a key to be read, its sidecar is not the current version of its own
 key either: else a directory that holds nothing visible would go on being listed. On a versioned
 bucket it is put behind a delete marker, as its object was, and comes back when the object's marker
-is removed. Deleting one version leaves the sidecar alone as long as another version is current: it
-describes at most one of them, and a version without its sidecar is read more slowly, never wrongly.
+is removed; with the object's last version all of its own go. Deleting one version leaves the
+sidecar alone as long as another version is current: it describes at most one of them, and a version
+without its sidecar is read more slowly, never wrongly.
 
 All of it is done with the gateway's own identity, and none of it fails the client's request.
 https://docs.aws.amazon.com/AmazonS3/latest/userguide/DeleteMarker.html
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -40,10 +41,13 @@ class Deletion:
 async def follow(sidecars: Sidecars, deletions: Sequence[Deletion]) -> None:
     """Let the sidecars follow what was deleted; raises nothing."""
     gone: dict[ObjectName, None] = {}
-    others: dict[tuple[ObjectName, bool, bool], Deletion] = {}
+    looked_at: dict[ObjectName, bool] = {}  # whether a delete marker was removed
+    retired: dict[ObjectName, None] = {}
     for each in deletions:
-        if each.of_version or each.versioned:
-            others[each.name, each.of_version, each.marker] = each
+        if each.of_version:
+            looked_at[each.name] = each.marker or looked_at.get(each.name, False)
+        elif each.versioned:
+            retired[each.name] = None
         elif each.before is not None and each.before.indexed is False:
             sidecars.removals.add(each.name)  # another gateway may have written one since
         else:
@@ -52,18 +56,19 @@ async def follow(sidecars: Sidecars, deletions: Sequence[Deletion]) -> None:
         await sidecars.remove(*gone)
     gate = asyncio.Semaphore(_AT_ONCE)
 
-    async def one(deletion: Deletion) -> None:
+    async def one(work: Coroutine[None, None, None]) -> None:
         async with gate:
-            await _follow(sidecars, deletion)
+            await work
 
-    await asyncio.gather(*map(one, others.values()))
+    works = [sidecars.retire(name) for name in retired if name not in looked_at]
+    works += [_look_at(sidecars, name, came_back=back) for name, back in looked_at.items()]
+    await asyncio.gather(*map(one, works))
 
 
-async def _follow(sidecars: Sidecars, deletion: Deletion) -> None:
-    name = deletion.name
-    if not deletion.of_version:
-        await sidecars.retire(name)
-    elif deletion.marker:
-        await sidecars.revive(name)
-    elif await sidecars.has_no_object(name):
+async def _look_at(sidecars: Sidecars, name: ObjectName, *, came_back: bool) -> None:
+    """Bring the sidecar to the state its object is in after versions of it were deleted."""
+    if not await sidecars.has_no_object(name):
+        if came_back:
+            await sidecars.revive(name)
+    elif not await sidecars.purge(name):
         await sidecars.retire(name)

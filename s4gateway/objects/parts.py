@@ -113,7 +113,7 @@ class PartWriter:
         try:
             async for piece in pieces:
                 await encoder.feed(piece)
-            return await encoder.finish(self._fit(target))
+            return await encoder.finish(self._fit(target, await self._part_size(target)))
         finally:
             encoder.close()
 
@@ -129,8 +129,13 @@ class PartWriter:
         manifest = manifest_of(codec, digests, len(data), len(body), framed=True)
         return EncodedObject(Body.of(body, md5=_md5(body)), manifest, index)
 
-    def _fit(self, target: PartTarget) -> Fit | None:
-        size = target.part_size
+    async def _part_size(self, target: PartTarget) -> int | None:
+        """The length all parts have, also when part number 1 began to come after this one."""
+        if target.part_size is not None or not self._uploads.uniform:
+            return target.part_size
+        return await self._uploads.part_size(target.upload.bucket, target.upload.upload_id)
+
+    def _fit(self, target: PartTarget, size: int | None) -> Fit | None:
         if size is None or target.number == MAX_PART_NUMBER:
             return None
 
@@ -170,7 +175,7 @@ class PartWriter:
         key = (target.upload, target.number)
         turn = self._turns.setdefault(key, asyncio.Lock())
         async with turn:
-            if self._goes_direct(target, encoded):
+            if self._goes_direct(target, encoded, await self._part_size(target)):
                 return await self._store_direct(backend, target, encoded, checksums, headers)
             if backend is not self._uploads.backend:
                 await _prove(backend, target, headers)
@@ -181,12 +186,11 @@ class PartWriter:
             )
             return StoredPart(facts, head)
 
-    def _goes_direct(self, target: PartTarget, encoded: EncodedObject) -> bool:
+    def _goes_direct(self, target: PartTarget, encoded: EncodedObject, size: int | None) -> bool:
         if target.number == MAX_PART_NUMBER:  # Complete must be able to write behind it
             return False
         if not self._uploads.uniform:
             return encoded.stored_size >= MIN_DIRECT
-        size = target.part_size
         return size is not None and encoded.stored_size == uniform_size(size)
 
     async def _store_direct(

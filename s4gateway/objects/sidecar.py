@@ -13,6 +13,7 @@ import logging
 from typing import Final
 
 from s4gateway.backend.base import Backend, BackendError, Body
+from s4gateway.objects import removal
 from s4gateway.objects.cache import IndexCache, ObjectName
 from s4gateway.objects.lanes import Lanes
 from s4gateway.s3 import query
@@ -24,6 +25,7 @@ from s4gateway.wire.index import CONTENT_TYPE, MAX_SIDECAR_BYTES, FrameIndex
 
 _INLINE_DECODE: Final = 64 * 1024  # larger ones are decoded on a thread
 _BATCH: Final = 1000
+_LOOKED_AT: Final = 50  # versions of an object and its sidecar that are listed to find any
 _PENDING_LIMIT: Final = 100_000
 _BATCH_DELAY: Final = 0.05  # seconds in which removals gather into one request
 
@@ -135,15 +137,41 @@ class Sidecars:
         """Remove the delete marker that stands before the sidecar, if one does."""
         bucket, key = name
         sidecar = keys.sidecar_key(key)
-        asked = [("max-keys", "1"), ("prefix", sidecar), ("versions", "")]
         try:
-            page = VersionPage.parse(await self._backend.list(bucket, query.format_query(asked)))
+            page = await self._versions(bucket, sidecar, 1)
             for each in page.entries[:1]:
                 if each.key == sidecar and each.is_marker and each.is_latest:
                     version = query.format_query([("versionId", each.version_id)])
                     await self._backend.delete(bucket, sidecar, query=version)
         except (BackendError, S3Error) as error:
             _warn("sidecar not brought back", bucket, error)
+
+    async def purge(self, name: ObjectName) -> bool:
+        """Delete all versions of the sidecar if the object has none left; whether that was so.
+
+        An object's versions are listed before its sidecar's, but found after them by SeaweedFS: a
+        page that ends with the sidecar says nothing.
+        """
+        bucket, key = name
+        sidecar = keys.sidecar_key(key)
+        try:
+            page = await self._versions(bucket, key, _LOOKED_AT)
+            cut = page.is_truncated and page.entries[-1:] and page.entries[-1].key == sidecar
+            if cut or any(each.key == key for each in page.entries):
+                return False
+            doomed = [
+                removal.Version(sidecar, each.version_id)
+                for each in page.entries
+                if each.key == sidecar
+            ]
+            return not doomed or await removal.delete(self._backend, bucket, doomed, by_id=True)
+        except (BackendError, S3Error) as error:
+            _warn("sidecar not removed", bucket, error)
+            return False
+
+    async def _versions(self, bucket: str, prefix: str, count: int) -> VersionPage:
+        asked = [("max-keys", str(count)), ("prefix", prefix), ("versions", "")]
+        return VersionPage.parse(await self._backend.list(bucket, query.format_query(asked)))
 
     async def has_no_object(self, name: ObjectName) -> bool:
         """Whether the store says that there is nothing to be read at `name`."""

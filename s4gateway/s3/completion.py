@@ -56,7 +56,9 @@ class ListedPart:
 def parse_parts(document: bytes) -> tuple[ListedPart, ...]:
     """Read the request document: 1 to 10,000 parts in ascending order.
 
-    Raises S3Error: MalformedXML, InvalidPart for a number no part can have, InvalidPartOrder.
+    Of a number that stands there again, which a client that sent the part twice may write, the last
+    mention counts. Raises S3Error: MalformedXML, InvalidPart for a number no part can have,
+    InvalidPartOrder.
 
     >>> body = b"<CompleteMultipartUpload><Part><PartNumber>7</PartNumber><ETag>a</ETag></Part>"
     >>> parse_parts(body + b"</CompleteMultipartUpload>")
@@ -67,9 +69,9 @@ def parse_parts(document: bytes) -> tuple[ListedPart, ...]:
     if root.tag != "CompleteMultipartUpload" or not 1 <= len(elements) <= MOST_PARTS:
         raise S3Error("MalformedXML")
     parts = tuple(map(_part, elements))
-    if any(low.number >= high.number for low, high in pairwise(parts)):
+    if any(low.number > high.number for low, high in pairwise(parts)):
         raise S3Error("InvalidPartOrder")
-    return parts
+    return tuple({part.number: part for part in parts}.values())
 
 
 def _part(element: xml.Element) -> ListedPart:

@@ -10,6 +10,7 @@ from s4gateway.s3 import checksums, errors
 from s4gateway.s3.operations import Operation
 from s4gateway.wire.codec_id import CodecId
 from s4gateway.wire.manifest import Manifest
+from tests import s3tests_groups
 from tests.docs import pages
 
 _METRICS = pages.REFERENCE / "metrics.md"
@@ -148,3 +149,8 @@ def test_the_gateways_own_metadata_takes_what_the_page_says():
 def test_every_checksum_algorithm_is_named():
     row = next(row for row in pages.rows(_S3, "Rewritten") if row[0] == "`PutObject`")
     assert [name for name in checksums.ALGORITHMS if name.upper() not in row[1]] == []
+
+
+def test_the_tests_the_gateway_may_lose_are_listed_with_their_reasons():
+    listed = {row[0].strip("`"): row[1] for row in pages.rows(_S3) if row[0].startswith("`test_")}
+    assert listed == s3tests_groups.EXCEPTIONS

@@ -381,6 +381,18 @@ async def test_an_object_that_replaced_an_unfinished_one_is_not_taken_for_it(
     await collected(store)
 
 
+async def test_an_object_whose_index_cannot_be_made_any_more_is_complete_without(
+    store: MemoryBackend,
+):
+    request = await committed_only(store)
+    del store.buckets[BUCKET][keys.part_key(request.upload.upload_id, 1)]
+    done = await Process(store).complete(request)
+    assert (done.etag, done.sidecar) == (whole_etag(b"x"), None)
+    assert records(store) == ["completion"]
+    assert keys.sidecar_key(KEY) not in store.buckets[BUCKET]
+    assert await Process(store).instance.get(KEY) == b"x"
+
+
 async def test_the_record_of_a_completion_goes_after_a_while(
     store: MemoryBackend, monkeypatch: pytest.MonkeyPatch
 ):
@@ -739,6 +751,23 @@ async def test_a_record_of_another_upload_is_not_believed(store: MemoryBackend):
         store.buckets[BUCKET][which(second.upload_id)] = stolen
         with pytest.raises(DamagedObject):
             await process.complete(wanted(second, one))
+
+
+async def test_a_checksum_no_upload_can_have_is_damage(store: MemoryBackend):
+    process = Process(store)
+    upload = await process.begin(algorithm="sha256", kind="FULL_OBJECT")
+    one = await process.send(upload, 1, b"x")
+    with pytest.raises(DamagedObject):
+        await process.complete(wanted(upload, one))
+
+
+async def test_with_a_part_that_has_no_checksum_the_whole_has_none(store: MemoryBackend):
+    process = Process(store)
+    upload = await process.begin(algorithm="crc32")
+    facts = staged(FRAME)
+    forge(store, keys.part_key(upload.upload_id, 1), FRAME, **metadata_of(facts))
+    done = await process.complete(wanted(upload, facts))
+    assert done.checksum is None
 
 
 async def test_an_index_that_lies_about_a_direct_part_is_damage(store: MemoryBackend):

@@ -72,6 +72,35 @@ async def test_the_last_version_takes_the_sidecar_out_of_sight():
     await one.close()
 
 
+async def test_nothing_is_left_of_the_sidecar_when_nothing_is_left_of_the_object():
+    store = VersionedBackend()
+    one = Instance(store)
+    await one.put("dir/k", LARGE[0])
+    await one.put("dir/k1", LARGE[1])
+    await one.writer.delete(store, NAME)
+    await one.put("dir/k", LARGE[1])
+    while "dir/k" in store.history:
+        assert SIDECAR in store.history
+        await one.writer.delete(store, NAME, await version_of(store, -1))
+    assert sorted(store.history) == ["dir/k1", "dir/k1.s4index"]
+    await one.close()
+
+
+async def test_a_marker_and_all_versions_deleted_together_bring_nothing_back():
+    store = VersionedBackend()
+    one = Instance(store)
+    await one.put("dir/k", LARGE[0])
+    await one.writer.delete(store, NAME)
+    done = []
+    for _ in range(2):
+        head = await store.delete(*NAME, query=await version_of(store, 0))
+        marker = "x-amz-delete-marker" in head.headers
+        done.append(Deletion(NAME, of_version=True, marker=marker, versioned=True))
+    await deletion.follow(one.sidecars, done)
+    assert store.history == {}
+    await one.close()
+
+
 async def test_what_has_no_sidecar_gets_no_delete_marker_for_one():
     store = VersionedBackend()
     one = Instance(store)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from s4gateway.backend import base
-from s4gateway.backend.memory import MemoryBackend, StoredObject
+from s4gateway.backend.memory import MemoryBackend, MemoryStream, StoredObject
 from s4gateway.s3 import etag, xml
 from s4gateway.s3 import query as queries
 from s4gateway.s3.escaping import escape
@@ -103,6 +103,23 @@ class VersionedBackend(MemoryBackend):
         self.history[key] = [each for each in kept if each.version_id != wanted]
         self._settle(key)
         return _deleted(wanted, marker=bool(gone) and gone[0].stored is None)
+
+    async def forward(
+        self,
+        method: str,
+        raw_path: str,
+        raw_query: str,
+        headers: base.HeaderList,
+        body: base.Body | None = None,
+    ) -> base.ObjectStream:
+        if (method, raw_query) != ("POST", "delete="):
+            return await super().forward(method, raw_path, raw_query, headers, body)
+        assert body is not None
+        assert isinstance(body.chunks, bytes)
+        for each in xml.parse(body.chunks).findall("Object"):
+            version = f"versionId={each.findtext('VersionId')}"
+            await self.delete(BUCKET, each.findtext("Key") or "", query=version)
+        return MemoryStream(base.Head(200, Headers([])), xml.document("DeleteResult", ""))
 
     async def list(self, bucket: str, raw_query: str) -> bytes:
         asked = dict(queries.parse_query(raw_query))

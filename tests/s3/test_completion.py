@@ -51,6 +51,11 @@ def test_checksums_of_parts_are_kept_by_algorithm():
     assert found.checksums == (("crc32c", "AAAAAA=="), ("sha256", "b"))
 
 
+def test_what_else_a_part_may_say_is_passed_over():
+    [found] = parse_parts(document(part(1) + "<Size>5</Size>"))
+    assert found == ListedPart(1, "abc")
+
+
 def test_ten_thousand_parts_are_taken_and_not_one_more():
     most = [part(number) for number in range(1, 10_001)]
     assert len(parse_parts(document(*most))) == 10_000
@@ -84,9 +89,15 @@ def test_a_number_no_part_can_have_is_an_invalid_part(number: str):
     assert refusal(document(part(number))) == "InvalidPart"
 
 
-@pytest.mark.parametrize("numbers", [(2, 1), (1, 1), (1, 3, 2)])
+@pytest.mark.parametrize("numbers", [(2, 1), (1, 2, 1), (1, 3, 2)])
 def test_parts_must_ascend(numbers: tuple[int, ...]):
     assert refusal(document(*map(part, numbers))) == "InvalidPartOrder"
+
+
+def test_of_a_part_that_is_listed_twice_the_last_mention_counts():
+    found = parse_parts(document(part(1), part(2, "b" * 32), part(2, "c" * 32), part(3)))
+    assert [each.number for each in found] == [1, 2, 3]
+    assert found[1].etag == "c" * 32
 
 
 @given(st.lists(st.tuples(st.integers(1, 10_000), st.from_regex("[0-9a-f]{32}", fullmatch=True))))
@@ -241,6 +252,11 @@ def test_the_result_names_the_object_its_etag_and_its_checksum():
         ("ChecksumType", FULL_OBJECT),
     ]
     assert parse_result(found.serialize()) == "abc-2"
+
+
+def test_a_result_without_a_checksum_has_none():
+    root = xml.parse(Assembled("l", "b", "k", "abc-2").serialize())
+    assert [each.tag for each in root] == ["Location", "Bucket", "Key", "ETag"]
 
 
 def test_an_answer_of_200_that_is_an_error_is_an_error():
