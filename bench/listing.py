@@ -65,7 +65,10 @@ async def _measure(
             tally = await load.run(server.target, exchanges, server_pid=server.pid)
             if repetition:
                 walls[server.name].append(tally.wall / pages)
-            bench.progress(f"  {kind} {server.name}: {tally.wall / pages * 1e3:.2f} ms a page")
+            bench.progress(
+                f"  {kind} {server.name}: {tally.wall / pages * 1e3:.2f} ms a page, "
+                f"its CPU {tally.server_cpu / pages * 1e3:.2f} ms, others {tally.foreign:.0%}"
+            )
     return {name: statistics.median(found) for name, found in walls.items()}
 
 

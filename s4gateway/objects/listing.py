@@ -30,6 +30,7 @@ from s4gateway.wire import keys
 
 PAGE_LIMIT: Final = 1000
 _FIRST_LOOK: Final = 10
+PLAIN_DELIMITERS: Final = ("/", "")  # those that cut no internal name; without one nothing folds
 _BEHIND_KEY: Final = "s4k."
 _AT_BACKEND: Final = "s4t."
 _RAW: Final = "surrogateescape"  # how keys that are no UTF-8 stand in a page
@@ -201,9 +202,8 @@ async def _visible(request: ListRequest, answer: ListPage, fetch: FetchPage) -> 
         else:
             page.contents.append(entry)
     for prefix in answer.common_prefixes:
-        if keys.is_hidden_prefix(prefix) or (
-            request.delimiter != "/" and not await _holds_visible(prefix, fetch)
-        ):
+        odd = request.delimiter not in PLAIN_DELIMITERS
+        if keys.is_hidden_prefix(prefix) or (odd and not await _holds_visible(prefix, fetch)):
             page.hidden_seen = True
         else:
             page.prefixes.append(prefix)

@@ -15,7 +15,14 @@ from typing import Final
 from urllib.parse import quote
 
 from s4gateway.objects.cache import AttributeCache, KnownObject
-from s4gateway.objects.listing import PAGE_LIMIT, FetchPage, Sizer, raw_name, root_prefix_end
+from s4gateway.objects.listing import (
+    PAGE_LIMIT,
+    PLAIN_DELIMITERS,
+    FetchPage,
+    Sizer,
+    raw_name,
+    root_prefix_end,
+)
 from s4gateway.s3.errors import S3Error
 from s4gateway.s3.versions import NULL_VERSION, ListedVersion, VersionPage
 from s4gateway.wire import keys
@@ -111,7 +118,7 @@ class _Walk:
     async def _is_shown(self, prefix: str) -> bool:
         if keys.is_hidden_prefix(prefix):
             return False
-        if self._request.delimiter == "/":
+        if self._request.delimiter in PLAIN_DELIMITERS:
             return True
         return await _Walk(VersionRequest(prefix), self._fetch, _Position()).any_visible()
 

@@ -295,6 +295,20 @@ async def test_a_store_that_does_not_say_where_it_goes_on_is_an_error():
     assert caught.value.code == "InternalError"
 
 
+async def test_prefixes_nobody_asked_for_are_shown_and_not_looked_into():
+    asked = []
+
+    async def fetch(query: str) -> bytes:
+        asked.append(query)
+        return (
+            b"<ListBucketResult><CommonPrefixes><Prefix>a/</Prefix></CommonPrefixes>"
+            b"</ListBucketResult>"
+        )
+
+    page = await visible_page(ListRequest(2), fetch)
+    assert (page.common_prefixes, len(asked)) == (("a/",), 1)
+
+
 async def test_further_parameters_reach_the_store():
     asked = []
 
@@ -309,8 +323,8 @@ async def test_further_parameters_reach_the_store():
 
 
 RUNS = st.lists(
-    st.tuples(st.sampled_from(["keys", "large", "orphans", "shadows"]), st.integers(1, 25)),
-    max_size=6,
+    st.tuples(st.sampled_from(["keys", "large", "orphans", "shadows"]), st.integers(1, 11)),
+    max_size=4,
 )
 
 

@@ -183,6 +183,20 @@ async def test_a_store_that_does_not_say_where_it_goes_on_is_an_error():
     assert caught.value.code == "InternalError"
 
 
+async def test_prefixes_nobody_asked_for_are_shown_and_not_looked_into():
+    asked = []
+
+    async def fetch(query: str) -> bytes:
+        asked.append(query)
+        return (
+            b"<ListVersionsResult><CommonPrefixes><Prefix>a/</Prefix></CommonPrefixes>"
+            b"</ListVersionsResult>"
+        )
+
+    page = await visible_versions(VersionRequest(), fetch)
+    assert (page.common_prefixes, len(asked)) == (("a/",), 1)
+
+
 class World:
     """A store with versions behind counters, and one instance over it."""
 
