@@ -5,7 +5,6 @@ comes before it. A frame never takes more than its chunk and 28 bytes: where the
 a chunk smaller, the chunk itself is stored in a passthrough frame.
 """
 
-
 from typing import Final
 
 from s4gateway.codecs import base, decoder, zstd_dict

@@ -19,13 +19,12 @@ from tests.docs import pages
 
 _TUTORIAL = pages.DOCS / "tutorials" / "first-object.md"
 _WITHOUT = pages.DOCS / "how-to" / "read-without-the-gateway.md"
-_S3 = pages.REFERENCE / "s3-compatibility.md"
 _SECONDS = 120
 
 
 def test_every_block_to_run_is_in_a_page_that_is_run():
     marked = {page for page in pages.all_pages() if pages.to_run(page)}
-    assert marked == {pages.ROOT / "README.md", _TUTORIAL, _S3}
+    assert marked == {pages.ROOT / "README.md", _TUTORIAL}
 
 
 def test_the_credentials_file_that_is_shown_is_valid():
@@ -126,15 +125,6 @@ def test_the_tutorial_runs_from_its_first_block_to_its_last(reader: Reader):
     assert "s4-framed true" in said
     assert "sidecar: 404" in said
     assert "NotImplemented 501" in said
-
-
-@pytest.mark.e2e
-def test_the_setting_for_one_request_uploads_a_large_file(reader: Reader):
-    (block,) = pages.to_run(_S3)
-    said = reader.run(str(Path(sys.executable)), "-", text=block.text)
-    size = (reader.folder / "large.txt").stat().st_size
-    assert size > 8 * 1024 * 1024
-    assert said == f"{size}\n"
 
 
 def _unframe(folder: Path) -> Path:
