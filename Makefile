@@ -4,11 +4,11 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 # Clients whose pins of botocore contradict boto3's live in virtual environments of their own.
-CLIENTS := .venv-awscli/.installed .venv-s3fs/.installed
+CLIENTS := .venv-awscli/.installed .venv-s3fs/.installed .venv-deltalake/.installed .venv-pyiceberg/.installed
 ARGS   ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help dev clients run test check format e2e bench s3tests docs clean
+.PHONY: help dev clients run test huge check format e2e bench s3tests docs clean
 
 help:  ## print this list
 	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / {printf "make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -18,9 +18,11 @@ $(STAMP): pyproject.toml
 	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	touch $@
 
+.venv-deltalake/.installed: PACKAGE := deltalake[pyarrow]
+.venv-pyiceberg/.installed: PACKAGE := pyiceberg[pyarrow,sql-sqlite]
 .venv-%/.installed:
 	test -x .venv-$*/bin/python || $(PYTHON) -m venv .venv-$*
-	.venv-$*/bin/pip install --quiet --disable-pip-version-check $*
+	.venv-$*/bin/pip install --quiet --disable-pip-version-check '$(or $(PACKAGE),$*)'
 	touch $@
 
 clients: $(CLIENTS)  ## S3 clients that need a virtual environment of their own
@@ -35,17 +37,20 @@ check: $(STAMP)  ## format, lint, types, floors, fast tests
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/pytest -q -m 'not e2e and not slow' -n 2 $(ARGS)
+	$(BIN)/pytest -q -m 'not e2e and not slow and not huge' -n 2 $(ARGS)
 
 format: $(STAMP)  ## rewrite the sources in house format
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-test: $(STAMP) $(CLIENTS)  ## every test a fresh machine can run, real S3 server included
-	$(BIN)/pytest -q -n 2 $(ARGS)
+test: $(STAMP) $(CLIENTS)  ## every test a fresh machine can run in minutes, real S3 server included
+	$(BIN)/pytest -q -n 2 -m 'not huge' $(ARGS)
+
+huge: $(STAMP) $(CLIENTS)  ## the tests that move gigabytes, about a quarter of an hour
+	$(BIN)/pytest -q -m huge $(ARGS)
 
 e2e: $(STAMP) $(CLIENTS)  ## only the tests with a real gateway process and a real S3 server
-	$(BIN)/pytest -q -m e2e $(ARGS)
+	$(BIN)/pytest -q -m 'e2e and not huge' $(ARGS)
 
 bench: $(STAMP)  ## ratios against the backend direct, in one paired run
 	$(BIN)/python -m bench $(ARGS)
@@ -57,4 +62,4 @@ docs: $(STAMP)  ## regenerate the generated reference pages
 	$(BIN)/python -m tests.docs.generate
 
 clean:  ## remove what the targets above made
-	rm -rf $(VENV) .venv-awscli .venv-s3fs .s4-data .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+	rm -rf $(VENV) .venv-awscli .venv-s3fs .venv-deltalake .venv-pyiceberg .s4-data .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

@@ -37,9 +37,13 @@ class Reservation:
         self.held = held
 
     def extend(self, count: int) -> bool:
-        """Take `count` more bytes when that leaves half of the budget free for others' shares."""
+        """Take `count` more bytes when that leaves most of the budget free for others' shares.
+
+        Each frame compressed beside another also costs a codec context of a few MiB, which is not
+        counted: a quarter of the budget for what is not needed keeps a process within its bounds.
+        """
         budget = self._budget
-        if budget.waiters or budget.used + count > budget.limit // 2:
+        if budget.waiters or budget.used + count > budget.limit // 4:
             return False
         budget.used += count
         self.held += count
