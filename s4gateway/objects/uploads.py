@@ -24,7 +24,6 @@ from s4gateway.backend.base import (
     Body,
     Head,
     HeaderList,
-    ObjectStream,
 )
 from s4gateway.objects import removal
 from s4gateway.objects.errors import DamagedObject
@@ -284,10 +283,6 @@ class Uploads:
             msg = f"the index of part {ref.number} does not fit its size"
             raise DamagedObject(msg)
         return facts, index
-
-    async def open_staged(self, bucket: str, ref: PartRef) -> ObjectStream:
-        """Open the frames of a staged part, of exactly that ETag; raises BackendError."""
-        return await self.backend.get(bucket, ref.key, if_match=ref.etag)
 
     async def remove(self, bucket: str, upload_id: str, keep: Sequence[str] = ()) -> bool:
         """Delete what is kept about an upload but the keys in `keep`; whether all of it went.
