@@ -27,7 +27,7 @@ Command = Callable[..., Any]
 def settings_options(command: Command) -> Command:
     """Add --config and a flag for every setting; the values arrive as keyword arguments."""
     for option in reversed(config.OPTIONS):
-        command = _flag(option)(command)
+        command = flag(option)(command)
     return click.option(
         "--config",
         "config_file",
@@ -44,7 +44,8 @@ def load(config_file: str | None, flags: dict[str, Any]) -> config.Loaded:
         raise ConfigurationProblem(str(error)) from error
 
 
-def _flag(option: config.Option) -> Callable[[Command], Command]:
+def flag(option: config.Option) -> Callable[[Command], Command]:
+    """Return the decorator that adds one setting as an option."""
     default = config.show(option.default)
     notes = [f"env: {option.variable}"]
     if default:

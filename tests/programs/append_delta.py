@@ -8,6 +8,7 @@ Delta's own protocol is tried again and counted; any other error ends the progra
 import json
 import sys
 
+from answering import answer
 from batches import rows
 from deltalake import write_deltalake
 from deltalake.exceptions import CommitFailedError
@@ -28,7 +29,7 @@ def main() -> None:
                 break
             except CommitFailedError:
                 conflicts += 1
-    sys.stdout.write(json.dumps({"conflicts": conflicts}) + "\n")
+    answer({"conflicts": conflicts})
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ Iceberg's own protocol is tried again and counted; any other error ends the prog
 import json
 import sys
 
+from answering import answer
 from batches import rows
 from pyiceberg.catalog.sql import SqlCatalog
 from pyiceberg.exceptions import CommitFailedException
@@ -35,7 +36,7 @@ def main() -> None:
                 break
             except CommitFailedException:
                 conflicts += 1
-    sys.stdout.write(json.dumps({"conflicts": conflicts}) + "\n")
+    answer({"conflicts": conflicts})
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ Prints the number of snapshots, of rows and of different rows.
 import json
 import sys
 
+from answering import answer
 from pyiceberg.catalog.sql import SqlCatalog
 
 
@@ -18,7 +19,7 @@ def main() -> None:
     said = {
         "snapshots": len(table.snapshots()), "rows": len(found["row"]), "different": len(keys)
     }  # fmt: skip
-    sys.stdout.write(json.dumps(said) + "\n")
+    answer(said)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,1 @@
+"""Append-only Parquet datasets on S3 with a change stream."""
