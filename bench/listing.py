@@ -1,10 +1,11 @@
 """`python -m bench.listing`: a warm page of 1,000 keys through the gateway and direct.
 
-The keys hold compressible text, so each page entry has another size and ETag than the store lists;
-after the first page the gateway knows them all. Both servers are asked in turn, one connection
-each, and what is compared are medians of wall time per page. A page of large objects, where every
-second stored key is internal, is measured beside it: it has no bar, for the store itself then
-lists twice as much.
+The keys hold compressible text stored through the gateway, so each page entry has another size and
+ETag than the store lists; after the first page the gateway knows them all. Direct, the store lists
+the same bucket, and, as a second figure, one of raw objects, whose entries carry no metadata and
+cost it less. All are asked in turn, one connection each, and what is compared are medians of wall
+time per page. A page of large objects, where every second stored key is internal, is measured
+beside it: it has no bar, for the store itself then lists twice as much.
 """
 
 import argparse
@@ -50,23 +51,25 @@ async def _fill(server: Server, bucket: str, body: bytes) -> None:
 async def _measure(
     pair: Sequence[Server], kind: str, body: bytes, repetitions: int, pages: int
 ) -> dict[str, float]:
-    """Median seconds of one warm page by server."""
-    buckets = {server.name: f"list-{kind}-{server.name}" for server in pair}
-    for server in pair:
-        await _fill(server, buckets[server.name], body)
-        listed = await load.fetch(server.target, page(server, buckets[server.name]))
-        if listed.count(b"<Contents>") != KEYS or b".s4index" in listed:
-            raise load.LoadError(f"{server.name} listed something else than {KEYS} keys")
-    walls: dict[str, list[float]] = {server.name: [] for server in pair}
+    """Median seconds of one warm page, by what lists what."""
+    raw, stored = f"list-{kind}-raw", f"list-{kind}-stored"
+    direct, gateway = pair
+    await _fill(direct, raw, body)
+    await _fill(gateway, stored, body)
+    listings = {"raw": (direct, raw), "direct": (direct, stored), "gateway": (gateway, stored)}
+    listed = await load.fetch(gateway.target, page(gateway, stored))
+    if listed.count(b"<Contents>") != KEYS or b".s4index" in listed:
+        raise load.LoadError(f"the gateway listed something else than {KEYS} keys")
+    walls: dict[str, list[float]] = {name: [] for name in listings}
     for repetition in range(repetitions + 1):
-        for server in pair:
+        for name, (server, bucket) in listings.items():
             await asyncio.sleep(0.2)
-            exchanges = [page(server, buckets[server.name]) for _ in range(pages)]
+            exchanges = [page(server, bucket) for _ in range(pages)]
             tally = await load.run(server.target, exchanges, server_pid=server.pid)
             if repetition:
-                walls[server.name].append(tally.wall / pages)
+                walls[name].append(tally.wall / pages)
             bench.progress(
-                f"  {kind} {server.name}: {tally.wall / pages * 1e3:.2f} ms a page, "
+                f"  {kind} {name}: {tally.wall / pages * 1e3:.2f} ms a page, "
                 f"its CPU {tally.server_cpu / pages * 1e3:.2f} ms, others {tally.foreign:.0%}"
             )
     return {name: statistics.median(found) for name, found in walls.items()}
@@ -99,13 +102,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-    print("| warm page of 1,000 keys | direct | gateway | ratio | bar |")
-    print("|---|---:|---:|---:|---:|")
+    print("| warm page of 1,000 keys | raw, direct | same, direct | gateway | ratio | bar |")
+    print("|---|---:|---:|---:|---:|---:|")
     for kind, medians in found.items():
         direct, through = medians["direct"], medians["gateway"]
         bar = f"<= {BAR}" if kind == "small" else ""
         print(
-            f"| {kind} objects | {direct * 1e3:.2f} ms | {through * 1e3:.2f} ms "
+            f"| {kind} objects | {medians['raw'] * 1e3:.2f} ms | {direct * 1e3:.2f} ms "
+            f"| {through * 1e3:.2f} ms "
             f"| {through / direct:.2f} | {bar} |"
         )
     small = found["small"]

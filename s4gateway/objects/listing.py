@@ -196,11 +196,10 @@ def _names_up_to(answer: ListPage, found: _Page, missing: int) -> int:
 async def _visible(request: ListRequest, answer: ListPage, fetch: FetchPage) -> _Page:
     """What a client may see of a page of the backend."""
     page = _Page(0)
-    for entry in answer.contents:
-        if keys.is_hidden(entry.key):
-            page.hidden_seen = True
-        else:
-            page.contents.append(entry)
+    page.contents = list(answer.contents)
+    if keys.may_hide("\n".join([entry.key for entry in answer.contents])):
+        page.contents = [entry for entry in answer.contents if not keys.is_hidden(entry.key)]
+        page.hidden_seen = len(page.contents) < len(answer.contents)
     for prefix in answer.common_prefixes:
         odd = request.delimiter not in PLAIN_DELIMITERS
         if keys.is_hidden_prefix(prefix) or (odd and not await _holds_visible(prefix, fetch)):
@@ -302,23 +301,20 @@ class Sizer:
         self, bucket: str, entries: tuple[ListedObject, ...]
     ) -> tuple[tuple[ListedObject, ...], int, int]:
         """Return the entries, how many were known, and how many had to be asked for."""
-        found: list[ListedObject] = list(entries)
-        unknown: list[int] = []
-        for position, entry in enumerate(entries):
-            if entry.size == 0 or entry.etag is None:
-                continue
-            known = self._cache.lookup((bucket, entry.key), entry.etag, entry.size)
-            if known is None:
-                unknown.append(position)
-            else:
-                found[position] = _shown(entry, known)
+        lookup = self._cache.lookup
+        known = [lookup((bucket, each.key), each.etag or "", each.size) for each in entries]
+        found = list(map(_shown, entries, known))
+        unknown = [
+            position
+            for position, (entry, fact) in enumerate(zip(entries, known, strict=True))
+            if fact is None and entry.size and entry.etag is not None
+        ]
         if unknown:
             asked = await asyncio.gather(
                 *(self._learn((bucket, entries[position].key)) for position in unknown)
             )
-            for position, known in zip(unknown, asked, strict=True):
-                if known is not None:
-                    found[position] = _shown(entries[position], known)
+            for position, fact in zip(unknown, asked, strict=True):
+                found[position] = _shown(entries[position], fact)
         return tuple(found), len(entries) - len(unknown), len(unknown)
 
     async def _learn(self, name: ObjectName) -> KnownObject | None:
@@ -342,16 +338,13 @@ class Sizer:
                 return None
 
 
-def _shown(entry: ListedObject, known: KnownObject) -> ListedObject:
-    if known.logical_size == known.stored_size and known.logical_etag == known.etag:
+def _shown(entry: ListedObject, known: KnownObject | None) -> ListedObject:
+    if known is None:
         return entry
-    # Checksums listed by the backend are those of the stored bytes. (Built anew: `_replace` would
-    # take as long as all else that is done about an entry.)
-    return ListedObject(
-        entry.key,
-        known.logical_size,
-        known.logical_etag,
-        entry.last_modified,
-        entry.storage_class,
-        others=entry.others,
-    )
+    size, etag = known.logical_size, known.logical_etag
+    key, stored_size, stored_etag, modified, storage_class, _, _, others = entry
+    if size == stored_size and etag == stored_etag:
+        return entry
+    # Checksums listed by the backend are those of the stored bytes. (Built anew, by position: a
+    # page makes a thousand of these.)
+    return ListedObject(key, size, etag, modified, storage_class, (), None, others)

@@ -1,9 +1,9 @@
 """Documents of the S3 API as values: read from the backend, changed, written for the client.
 
-A listing page is the document there is most of, and the largest, so its entries are read by one
-expression each when they look the way servers write them, and by the XML parser when they do not;
-both give the same page. Keys are decoded when the page says `encoding-type=url` and encoded again
-on the way out. What we do not know is kept, not dropped.
+A listing page is the document there is most of, and the largest, so when its entries all look
+alike, as servers write them, they are read column by column, and by the XML parser when they do
+not; both give the same page. Keys are decoded when the page says `encoding-type=url` and encoded
+again on the way out. What we do not know is kept, not dropped.
 https://docs.aws.amazon.com/AmazonS3/latest/API/API_ListObjectsV2.html
 https://docs.aws.amazon.com/AmazonS3/latest/API/API_ListObjects.html
 """
@@ -11,35 +11,22 @@ https://docs.aws.amazon.com/AmazonS3/latest/API/API_ListObjects.html
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
+from itertools import repeat
 from typing import Final, NamedTuple
 from urllib.parse import quote, unquote_plus
 
 from s4gateway.s3 import etag as etags
 from s4gateway.s3 import xml
 from s4gateway.s3.errors import S3Error
-from s4gateway.s3.escaping import escape, unescape
+from s4gateway.s3.escaping import escape, is_special, unescape
 
-# Runs are possessive: an entry that does not fit is given up in the time it takes to read it.
-_ENTRY: Final = re.compile(
-    r"""(?:
-      <Key>(?P<key>[^<]*)</Key>
-    | <LastModified>(?P<last_modified>[^<&]*)</LastModified>
-    | <ETag>(?:&quot;|&\#34;|")(?P<etag>[^<&"]*)(?:&quot;|&\#34;|")</ETag>
-    | <Size>(?P<size>[0-9]{1,20})</Size>
-    | <StorageClass>(?P<storage_class>[^<&]*)</StorageClass>
-    | (?P<owner><Owner>(?:\s|<ID>[^<]*</ID>|<DisplayName>[^<]*</DisplayName>)*</Owner>)
-    | (?P<algorithms>(?:<ChecksumAlgorithm>[^<&]*</ChecksumAlgorithm>\s*+)++)
-    | <ChecksumType>(?P<checksum_type>[^<&]*)</ChecksumType>
-    | \s++
-    )*""",
-    re.VERBOSE,
-)
-_ALGORITHM: Final = re.compile("<ChecksumAlgorithm>([^<]*)</ChecksumAlgorithm>")
 _RESERVED: Final = re.compile("[^A-Za-z0-9_.~/-]+")
-_ENCODED: Final = re.compile("[%+]")
 _NUMBER: Final = re.compile("[0-9]{1,20}")
+_NUL: Final = "\0"  # no character of XML, so it can stand between any texts of a document
+_NUMBERS: Final = re.compile("[0-9]{1,20}+(?:\0[0-9]{1,20}+)*+")
 
 
 class ListedObject(NamedTuple):
@@ -57,6 +44,9 @@ class ListedObject(NamedTuple):
     checksum_algorithms: tuple[str, ...] = ()
     checksum_type: str | None = None
     others: tuple[xml.Element, ...] = ()
+
+
+_NEW_ENTRY: Final = partial(tuple.__new__, ListedObject)  # of its fields; a page has a thousand
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,6 +140,7 @@ _PAGE_TAGS: Final = frozenset(
         "StartAfter",
     }
 )
+_PLAIN: Final = ("LastModified", "StorageClass", "ChecksumAlgorithm", "ChecksumType")
 _CONTENTS_TAGS: Final = frozenset(
     {
         "ChecksumAlgorithm",
@@ -189,51 +180,98 @@ def _number(text: str) -> int:
 def _split(data: bytes) -> tuple[xml.Element, list[ListedObject]] | None:
     """A page's envelope and its entries, read without the parser; None when that cannot be done.
 
-    Entries are cut out where they begin and end; an empty one is left behind for each run, and must
-    turn up as a child of the root, so that an entry further down is not taken for one of the page.
+    Text cut at each `<` repeats itself with every entry when all hold the same elements in the same
+    order, so each element's values are a slice. An empty entry is left behind for them and must
+    turn up as a child of the root, so that entries further down are not taken for the page's.
     """
     text = data.decode()
-    if "<!" in text or "\r" in text:
+    count = text.count("<Contents")
+    if not count or "<!" in text or "\r" in text or _NUL in text:
         return None
-    envelope, *chunks = text.split("<Contents>")
-    pieces = [envelope]
-    entries: list[ListedObject] = []
-    owners: dict[str, tuple[xml.Element, ...]] = {}
-    for chunk in chunks:
-        body, closed, tail = chunk.partition("</Contents>")
-        match = _ENTRY.fullmatch(body)
-        if match is None or not closed:
-            return None
-        entry = _matched(match, owners)
-        if entry is None:
-            return None
-        entries.append(entry)
-        if tail and not tail.isspace():
-            pieces.append(tail)
-    root = xml.parse("<Contents/>".join(pieces).encode())
-    runs = sum(1 for _ in root.findall("Contents"))
-    return (root, entries) if runs == len(pieces) - 1 else None
+    pieces = text.split("<")
+    try:
+        first = pieces.index("Contents>")
+        period = pieces.index("/Contents>", first) + 1 - first
+    except ValueError:
+        return None
+    end = first + count * period
+    entries = pieces[first:end]
+    contents = _entries([entries[place::period] for place in range(period)], count)
+    if contents is None:
+        return None
+    root = xml.parse("<".join([*pieces[:first], "Contents/>", *pieces[end:]]).encode())
+    return (root, contents) if root.find("Contents") is not None else None
 
 
-def _matched(
-    match: re.Match[str], owners: dict[str, tuple[xml.Element, ...]]
-) -> ListedObject | None:
-    key, modified, etag, size, storage, owner, algorithms, checksum_type = match.groups()
-    if key is None or size is None:
+def _entries(columns: list[list[str]], count: int) -> list[ListedObject] | None:
+    """The entries of a page from its columns; None when they are not alike, or are unusual."""
+    found = _values(columns, count)
+    if (
+        found is None
+        or not found.keys() >= {"Key", "Size"}
+        or found.keys() - _CONTENTS_TAGS - {"Owner"}
+    ):
         return None
-    others: tuple[xml.Element, ...] = ()
-    if owner is not None:
-        if owner not in owners:
-            owners[owner] = (xml.parse(owner.encode()),)
-        others = owners[owner]
-    listed: tuple[str, ...] = ()
-    if algorithms is not None:
-        listed = tuple(_ALGORITHM.findall(algorithms))
-        if len(listed) != match.string.count("<ChecksumAlgorithm>"):
-            return None  # they stand apart, and the expression keeps the last run only
-    return ListedObject(
-        unescape(key), int(size), etag, modified, storage, listed, checksum_type, others
-    )
+    keys, sizes, tags = found["Key"], found["Size"], found.get("ETag")
+    if "&" in "".join(keys):
+        keys = list(map(unescape, keys))
+    if tags is not None:
+        tags = _unquoted(tags)
+        if tags is None:
+            return None
+    plain = [found.get(name) for name in _PLAIN]
+    if not _NUMBERS.fullmatch(_NUL.join(sizes)) or any(
+        "&" in "".join(each or ()) for each in plain
+    ):
+        return None
+    dates, classes, algorithms, kinds = (repeat(None) if each is None else each for each in plain)
+    listed = zip(algorithms) if "ChecksumAlgorithm" in found else repeat(())
+    others = tuple(xml.parse(each.encode()) for each in found.get("Owner", ()))
+    fields = (keys, map(int, sizes), tags or repeat(None), dates, classes, listed, kinds)
+    return list(map(_NEW_ENTRY, zip(*fields, repeat(others), strict=False)))
+
+
+def _values(columns: list[list[str]], count: int) -> dict[str, list[str]] | None:
+    """The values of each element; of one that holds others, the text that is in all entries.
+
+    None unless each column opens or closes one element throughout, and each element stands once.
+    """
+    openings = [column[0].partition(">")[0] for column in columns]
+    if columns[0].count("Contents>") != count or columns[-1].count("/Contents>") != count:
+        return None
+    found: dict[str, list[str]] = {}
+    place, last = 1, len(columns) - 1
+    while place < last:
+        name = openings[place]
+        if name in found or f"/{name}" not in openings[place:last]:
+            return None
+        end = openings.index(f"/{name}", place)
+        if columns[end].count(f"/{name}>") != count:
+            return None
+        inside = columns[place:end]
+        if len(inside) > 1:
+            if any(column.count(column[0]) != count for column in inside):
+                return None
+            found[name] = ["<".join(["", *(column[0] for column in inside), f"/{name}>"])]
+        else:
+            values = (_NUL + _NUL.join(inside[0])).split(f"{_NUL}{name}>")
+            if len(values) != count + 1:
+                return None
+            found[name] = values[1:]
+        place = end + 1
+    return found
+
+
+def _unquoted(tags: list[str]) -> list[str] | None:
+    """ETags without the quotes that all of them have, in one of XML's spellings."""
+    for mark in ("&#34;", "&quot;", '"'):
+        if tags[0].startswith(mark) and tags[-1].endswith(mark):
+            between = _NUL.join(tags)[len(mark) : -len(mark)]
+            bare = between.split(f"{mark}{_NUL}{mark}")
+            plain = "".join(bare)
+            if len(bare) == len(tags) and "&" not in plain and '"' not in plain:
+                return bare
+    return None
 
 
 def _listed(element: xml.Element) -> ListedObject:
@@ -268,7 +306,7 @@ def _page(root: xml.Element, contents: list[ListedObject]) -> ListPage:
 
     if encoded:
         contents = [
-            each._replace(key=_decode(each.key)) if _ENCODED.search(each.key) else each
+            each._replace(key=_decode(each.key)) if "%" in each.key or "+" in each.key else each
             for each in contents
         ]
     prefixes = [each.findtext("Prefix") or "" for each in root.findall("CommonPrefixes")]
@@ -313,29 +351,39 @@ def _in_bytes(name: str) -> bytes:
     return name.encode(errors="surrogateescape")
 
 
-def _write_contents(contents: Iterable[ListedObject], encoded: bool) -> list[str]:
+def _write_contents(contents: Sequence[ListedObject], encoded: bool) -> list[str]:
+    """The entries as elements.
+
+    Most text of a page repeats (a moment, a class, an owner) or needs no escaping (keys, ETags),
+    and looking at all of it at once tells which.
+    """
+    names = [each.key for each in contents]
+    if encoded and _RESERVED.search("".join(names)) is not None:
+        names = [_quote(name) for name in names]
+    if is_special("".join(names)):
+        names = [escape(name) for name in names]
+    tags = [each.etag for each in contents]
+    if is_special("".join(filter(None, tags))):
+        tags = [tag if tag is None else escape(tag) for tag in tags]
+    dates: dict[str | None, str] = {None: ""}
+    ends: dict[tuple[object, ...], str] = {}
     written = []
-    seen: dict[int, str] = {}  # entries of one owner share the element
-    leaves: dict[str | None, str] = {None: ""}  # there are few classes, and many of one moment
-    for key, size, etag, modified, storage, algorithms, checksum_type, others in contents:
-        text = escape(_quote(key) if encoded else key)
-        if modified not in leaves:
-            leaves[modified] = xml.leaf("LastModified", modified)
-        entry = f"<Contents><Key>{text}</Key>{leaves[modified]}"
-        if etag is not None:
-            entry += f"<ETag>&quot;{escape(etag)}&quot;</ETag>"
-        for algorithm in algorithms:
-            entry += xml.leaf("ChecksumAlgorithm", algorithm)
-        if checksum_type is not None:
-            entry += xml.leaf("ChecksumType", checksum_type)
-        entry += f"<Size>{size}</Size>"
-        if others:
-            if id(others) not in seen:
-                seen[id(others)] = "".join(map(xml.write, others))
-            entry += seen[id(others)]
-        if storage is not None:
-            entry += f"<StorageClass>{escape(storage)}</StorageClass>"
-        written.append(entry + "</Contents>")
+    for name, tag, entry in zip(names, tags, contents, strict=True):
+        _, size, _, modified, storage, algorithms, checksum_type, others = entry
+        if modified not in dates:
+            dates[modified] = xml.leaf("LastModified", modified)
+        quoted = "" if tag is None else f"<ETag>&quot;{tag}&quot;</ETag>"
+        checksums = ""
+        if algorithms or checksum_type is not None:
+            checksums = "".join(xml.leaf("ChecksumAlgorithm", each) for each in algorithms)
+            checksums += xml.leaf("ChecksumType", checksum_type)
+        end = (storage, id(others))
+        if end not in ends:
+            ends[end] = "".join(map(xml.write, others)) + xml.leaf("StorageClass", storage)
+        written.append(
+            f"<Contents><Key>{name}</Key>{dates[modified]}{quoted}{checksums}"
+            f"<Size>{size}</Size>{ends[end]}</Contents>"
+        )
     return written
 
 

@@ -27,13 +27,18 @@ def _reference(match: re.Match[str]) -> str:
     return _ESCAPES[match[0]]
 
 
+def is_special(text: str) -> bool:
+    """Whether `escape` would change this text."""
+    return _SPECIAL.search(text) is not None
+
+
 def escape(text: str) -> str:
     r"""Text with everything XML gives a meaning to, or forbids, replaced by a reference.
 
     >>> escape("a&b\x01")
     'a&amp;b&#x1;'
     """
-    if _SPECIAL.search(text) is None:
+    if not is_special(text):
         return text
     return _SPECIAL.sub(_reference, text)
 

@@ -15,6 +15,7 @@ PARTS_PREFIX: Final = ".s4mpu/"
 SHADOW_INFIX: Final = ".__s4ver__/"
 
 ROOT_PREFIXES: Final = (DICTIONARY_PREFIX, PARTS_PREFIX)
+_HIDDEN_PART: Final = ".s4"  # of every hidden key but shadows
 _is_dictionary_id: Final = re.compile("[0-9a-f]{16}").fullmatch
 
 
@@ -100,6 +101,15 @@ def parse_upload_key(key: str) -> tuple[str, str] | None:
 def is_hidden(key: str) -> bool:
     """Whether listings leave this key out."""
     return key.endswith(SIDECAR_SUFFIX) or is_hidden_prefix(key)
+
+
+def may_hide(text: str) -> bool:
+    """Whether a key inside `text`, which may be many keys joined, can be one that is hidden.
+
+    >>> may_hide("a b c"), may_hide("a a.s4index b")
+    (False, True)
+    """
+    return _HIDDEN_PART in text or SHADOW_INFIX in text
 
 
 def is_hidden_prefix(common_prefix: str) -> bool:

@@ -113,6 +113,35 @@ def test_the_shortcut_and_the_parser_see_the_same_page(page: ListPage):
     assert without_shortcut(page.serialize()) == page
 
 
+@given(st.lists(LISTED, min_size=1, max_size=1), st.lists(TEXT.filter(bool), min_size=1), st.data())
+def test_entries_that_look_alike_are_read_in_columns(
+    first: list[ListedObject], names: list[str], data: st.DataObject
+):
+    shape = first[0]
+    entries = tuple(
+        shape._replace(
+            key=name,
+            size=data.draw(st.integers(0, 2**63)),
+            etag=None if shape.etag is None else data.draw(PLAIN),
+            last_modified=None if shape.last_modified is None else data.draw(PLAIN),
+        )
+        for name in names
+    )
+    document = ListPage(contents=entries).serialize()
+    assert ListPage.parse(document).contents == without_shortcut(document).contents == entries
+
+
+def test_a_servers_own_page_needs_no_parser():
+    entries = tuple(
+        ListedObject(f"a/{n}&", n, f"{n:032x}", "2026-01-01T00:00:00Z", "STANDARD", others=(OWNER,))
+        for n in range(50)
+    )
+    document = ListPage(name="b", contents=entries).serialize()
+    split = documents._split(document)
+    assert split is not None
+    assert tuple(split[1]) == entries
+
+
 @pytest.mark.parametrize("encoding_type", [None, "url"])
 def test_odd_keys_survive_in_every_place(encoding_type: str | None):
     contents = tuple(ListedObject(key, 1) for key in ODD_KEYS)
