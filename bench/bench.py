@@ -30,7 +30,7 @@ SMALL = 4096
 RANGE = 64 * 1024
 MEASUREMENTS = (
     *("put-log", "get-log", "put-random", "put-small", "get-small", "ranges"),
-    *("put-multipart", "get-multipart", "rss"),
+    *("ledger", "put-multipart", "get-multipart", "rss"),
 )
 RSS_BAR = 500 * MIB
 _STREAMS = 8
@@ -177,11 +177,18 @@ def resident(pid: int) -> int:
 
 
 class Bench:
-    """One paired run over the servers given."""
+    """One paired run over the servers given.
 
-    def __init__(self, plan: Plan, servers: Sequence[Server], folder: Path) -> None:
+    `counting` is a second gateway over the same store, which keeps a savings ledger; only that is
+    measured of it.
+    """
+
+    def __init__(
+        self, plan: Plan, servers: Sequence[Server], folder: Path, counting: Server | None = None
+    ) -> None:
         self._plan = plan
         self._servers = list(servers)
+        self._counting = counting
         self._by_name = {server.name: server for server in servers}
         self._random = random.Random(20250301)
         self.results = Results()
@@ -191,7 +198,7 @@ class Bench:
 
     async def run(self, wanted: Sequence[str]) -> None:
         """Every measurement wanted, in the order of `MEASUREMENTS`."""
-        for server in self._servers:
+        for server in (*self._servers, *([self._counting] if self._counting else ())):
             await load.run(server.target, [load.make_bucket(server.target, _bucket(server))])
         steps = {
             "put-log": self._put_log,
@@ -200,6 +207,7 @@ class Bench:
             "put-small": self._put_small,
             "get-small": self._get_small,
             "ranges": self._ranges,
+            "ledger": self._ledger,
             "put-multipart": self._put_multipart,
             "get-multipart": self._get_multipart,
             "rss": self._rss,
@@ -298,6 +306,17 @@ class Bench:
             ]
 
         await self._repeat(name, make, 16, servers)
+
+    async def _ledger(self, name: str) -> None:
+        """The small PUTs again, by a gateway that counts them and by one that does not."""
+        pair = [self._by_name.get("gateway"), self._counting]
+
+        def make(server: Server, repetition: int) -> Sequence[load.Exchange]:
+            prefix = f"counted/{repetition}"
+            return self._small_puts(server, prefix, self._plan.small_requests)
+
+        if None not in pair:
+            await self._repeat(name, make, 32, [server for server in pair if server is not None])
 
     def _small_puts(self, server: Server, prefix: str, count: int) -> list[load.Exchange]:
         room = len(self._log) // SMALL
@@ -508,6 +527,14 @@ def verdicts(results: Results) -> list[Verdict]:
                 ("GET 64 KiB ranges, 16 at once: rate / direct", "ranges", 1.0),
             )
         ),
+        _judge(
+            "PUT 4 KiB, 32 at once: rate with a savings ledger / without",
+            ">=",
+            0.8,
+            rate("ledger", "counting"),
+            rate("ledger", "gateway"),
+            "{:.0f}/s",
+        ),
         *_multipart_verdicts(results),
         _judge(
             "RSS, eight streams in and eight out: peak MiB / 500",
@@ -527,7 +554,7 @@ def verdicts(results: Results) -> list[Verdict]:
         ),
     ]
     named = ["put-log"] * 3 + ["put-random"] + ["get-log"] * 3
-    named += ["put-small", "get-small", "ranges"]
+    named += ["put-small", "get-small", "ranges", "ledger"]
     named += ["put-multipart"] * 2 + ["get-multipart", "rss"]
     disturbed = [results.foreign(name) for name in named]
     found = [

@@ -16,7 +16,7 @@ import sys
 import time
 import urllib.request
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from bench import load
@@ -159,7 +159,9 @@ def seaweedfs(folder: Path, credentials: load.Credentials) -> Iterator[Server]:
 
 
 @contextlib.contextmanager
-def gateway(folder: Path, backend: Server, program_path: str | None = None) -> Iterator[Server]:
+def gateway(
+    folder: Path, backend: Server, program_path: str | None = None, *flags: str
+) -> Iterator[Server]:
     """The gateway as its users start it."""
     command = program_path or program("s4")
     if command is None:
@@ -168,12 +170,24 @@ def gateway(folder: Path, backend: Server, program_path: str | None = None) -> I
     endpoint = f"http://{backend.target.host}:{backend.target.port}"
     with _process(
         "s4",
-        [command, "--endpoint-url", endpoint, "--port", str(port)],
+        [command, "--endpoint-url", endpoint, "--port", str(port), *flags],
         folder,
-        _aws_environment(backend.target.credentials),
+        environment(backend.target.credentials),
     ) as child:
         _wait("s4", child, folder, f"http://127.0.0.1:{port}/ready")
         yield Server("gateway", child.pid, load.Target(port, backend.target.credentials))
+
+
+@contextlib.contextmanager
+def counting_gateway(
+    folder: Path, backend: Server, program_path: str | None = None
+) -> Iterator[Server]:
+    """A gateway with a savings ledger, on the disk of the work folder."""
+    own = folder / "counting"
+    own.mkdir()
+    flags = ("--savings-ledger-state-file", str(own / "ledger.json"))
+    with gateway(own, backend, program_path, *flags) as server:
+        yield replace(server, name="counting")
 
 
 @contextlib.contextmanager
@@ -211,7 +225,8 @@ def rclone(folder: Path, backend: Server, mode: str) -> Iterator[Server]:
         yield Server("rclone", child.pid, load.Target(port, who))
 
 
-def _aws_environment(who: load.Credentials) -> dict[str, str]:
+def environment(who: load.Credentials) -> dict[str, str]:
+    """What a program needs to speak to the store as `who`."""
     return {
         "AWS_ACCESS_KEY_ID": who.access_key,
         "AWS_SECRET_ACCESS_KEY": who.secret_key,

@@ -684,13 +684,17 @@ CLIENTS: dict[str, type[Client]] = {
 }
 
 
-def zstd_decode(stored: bytes, folder: Path) -> bytes:
+def zstd_decode(stored: bytes, folder: Path, dictionary: bytes | None = None) -> bytes:
     """The stock `zstd` program's opinion of some concatenated zstd frames."""
     zstd = _installed(live.program("zstd"), "your system's package manager")
     packed, plain = folder / "stock.zst", folder / "stock"
     packed.write_bytes(stored)
+    more: list[str | Path] = []
+    if dictionary is not None:
+        more = ["-D", folder / "stock.dict"]
+        (folder / "stock.dict").write_bytes(dictionary)
     subprocess.run(
-        [zstd, "--decompress", "--quiet", "--force", "--long=27", packed, "-o", plain],
+        [zstd, "--decompress", "--quiet", "--force", "--long=27", *more, packed, "-o", plain],
         check=True,
         timeout=_SECONDS,
     )

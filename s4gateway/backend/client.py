@@ -44,6 +44,8 @@ _OURS = HOP_BY_HOP | {
     "x-amz-security-token",
     "x-amz-trailer",
 }
+# What is said about a body that a tool itself has framed in chunks, to try a store out.
+_FRAMING = frozenset({"x-amz-decoded-content-length", "x-amz-trailer"})
 _UNSIGNED = frozenset({"user-agent", "x-amzn-trace-id"})  # intermediaries rewrite these
 _CHECKSUM = checksums.CHECKSUM_PREFIX
 _CONTENT_RANGE = re.compile(r"bytes (\d{1,19})-(\d{1,19})/(\d{1,19})", re.ASCII)
@@ -322,7 +324,7 @@ class S3Backend:
         if self._checksum is not Checksum.MD5:
             headers = [*headers, *_integrity(method, query, headers, body, self._checksum)]
         md5 = None if body is None else self._content_md5(method, query, headers, body)
-        signed, unsigned = _outgoing(headers, md5)
+        signed, unsigned = _outgoing(headers, md5, _FRAMING if _is_chunked(body) else frozenset())
         if credentials is not None:
             signer = self._signer
             if signer is None or signer.credentials is not credentials:
@@ -405,15 +407,23 @@ def _integrity(
     return ((_CHECKSUM + algorithm, base64.b64encode(digests[algorithm]).decode()),)
 
 
+def _is_chunked(body: base.Body | None) -> bool:
+    """The body says in place of its SHA-256 that it carries its own framing."""
+    return body is not None and (body.sha256 or "").startswith("STREAMING-")
+
+
 def _outgoing(
-    headers: base.HeaderList, md5: str | None
+    headers: base.HeaderList, md5: str | None, framing: frozenset[str]
 ) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
-    """The caller's headers to sign and not to sign; repeats become one field (RFC 9110 5.3)."""
+    """The caller's headers to sign and not to sign; repeats become one field (RFC 9110 5.3).
+
+    `framing` are those of ours that this caller sets.
+    """
     signed: dict[str, str] = {}
     unsigned: list[tuple[str, str]] = []
     for given, value in headers:
         name = given.lower()
-        if name in _OURS:
+        if name in _OURS and name not in framing:
             continue
         if name in _UNSIGNED:
             unsigned.append((name, value))

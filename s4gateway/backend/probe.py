@@ -55,12 +55,16 @@ class ConditionalVerb(Enum):
 Findings = dict[ConditionalVerb, bool]
 
 
-async def probe(backend: Backend, bucket: str, verb: ConditionalVerb) -> Findings:
-    """Find out about `verb`, and what comes along, in `bucket`.
+async def probe(
+    backend: Backend, bucket: str, verb: ConditionalVerb, key: str | None = None
+) -> Findings:
+    """Find out about `verb`, and what comes along, in `bucket`, with an object at `key`.
 
-    Raises BackendError when the store's answers tell nothing, for example AccessDenied.
+    Without `key` it is one of the gateway's own. Raises BackendError when the store's answers tell
+    nothing, for example AccessDenied.
     """
-    async with _object(backend, bucket) as tried:
+    key = keys.probe_key(secrets.token_hex(16)) if key is None else key
+    async with _object(backend, bucket, key) as tried:
         if verb is ConditionalVerb.COMPLETE:
             return {verb: await _completes_refused(tried)}
         put = await _all_refused(tried.write)
@@ -109,8 +113,8 @@ class _Tried:
 
 
 @asynccontextmanager
-async def _object(backend: Backend, bucket: str) -> AsyncIterator[_Tried]:
-    tried = _Tried(backend, bucket, keys.probe_key(secrets.token_hex(16)))
+async def _object(backend: Backend, bucket: str, key: str) -> AsyncIterator[_Tried]:
+    tried = _Tried(backend, bucket, key)
     try:
         await tried.write()
         yield tried

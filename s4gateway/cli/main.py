@@ -26,6 +26,35 @@ DEFAULT_COMMAND: Final = "serve"
 COMMANDS: Final = {
     "serve": ("s4gateway.cli.serve:serve", "Run the gateway (also without a command)."),
     "config": ("s4gateway.cli.config_command:config", "Show every setting and its origin."),
+    "estimate": ("s4gateway.cli.estimate:estimate", "Project what a bucket would shrink to."),
+    "maintain": ("s4gateway.cli.maintain:maintain", "Carry out the rules of a policy file."),
+    "savings": ("s4gateway.cli.cost:savings_command", "Report what compression saves."),
+    "decode": ("s4gateway.cli.offline:decode", "Decode a stored object without a gateway."),
+    "inspect": ("s4gateway.cli.offline:inspect", "Show what a stored object is made of."),
+    "index": ("s4gateway.cli.offline:index", "Make the range index of a stored body."),
+    "doctor": ("s4gateway.cli.doctor:doctor", "Find out what a store can do and what will bite."),
+    "verify": ("s4gateway.cli.verify:verify", "Read every object and report the damaged ones."),
+    "verify-sidecar": ("s4gateway.cli.repair:verify_sidecar", "Check one object's range index."),
+    "repair-sidecar": (
+        "s4gateway.cli.repair:repair_sidecar",
+        "Make one object's range index anew.",
+    ),
+    "sweep-orphan-sidecars": (
+        "s4gateway.cli.repair:sweep_orphan_sidecars",
+        "Find indexes without an object; delete them.",
+    ),
+    "train-dict": (
+        "s4gateway.cli.dictionaries:train",
+        "Train a dictionary on objects of a bucket.",
+    ),
+    "dict-status": (
+        "s4gateway.cli.dictionaries:status",
+        "Tell whether a gateway's dictionaries still pay.",
+    ),
+    "dict": (
+        "s4gateway.cli.dictionaries:dictionary",
+        "Find unused dictionaries, copy dictionaries into files.",
+    ),
 }
 
 logger = logging.getLogger("s4.cli")

@@ -9,7 +9,6 @@ composition root that builds an S3Backend.
 import asyncio
 import math
 import os
-import re
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -21,6 +20,7 @@ from s4gateway.backend.base import Backend, BackendAnswer, BackendError
 from s4gateway.cli.settings import Command, ConfigurationProblem, flag, load
 from s4gateway.gateway import config as settings
 from s4gateway.gateway.config import GatewayConfig
+from s4gateway.tools.durations import parse_duration
 from s4gateway.tools.target import Target
 
 _STORE: Final = (
@@ -30,7 +30,6 @@ _STORE: Final = (
     "backend_connect_timeout_seconds",
     "backend_read_timeout_seconds",
 )
-_UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _POOL: Final = 64  # connections to the store
 
 _Result = TypeVar("_Result")
@@ -85,25 +84,11 @@ DURATION: Final = _Duration()
 PRICE: Final = _Price()
 
 
-def parse_duration(text: str) -> timedelta:
-    """Read a whole number of seconds, minutes, hours or days; raises ValueError.
-
-    >>> parse_duration("36h")
-    datetime.timedelta(days=1, seconds=43200)
-    """
-    match = re.fullmatch("([0-9]{1,12})([smhd])", text, re.ASCII)
-    if match is None:
-        raise ValueError(f"{text!r} is no duration: give a number and s, m, h or d, as in 7d")
-    try:
-        return timedelta(seconds=int(match[1]) * _UNITS[match[2]])
-    except OverflowError:
-        raise ValueError(f"{text!r} is too long a duration") from None
-
-
-def backend_options(*more: str) -> Callable[[Command], Command]:
+def backend_options(*more: str, required: bool = True) -> Callable[[Command], Command]:
     """Add the options that name the store; the command gets a GatewayConfig called `config`.
 
-    `more` are further fields of the gateway's table this tool takes, such as "zstd_level".
+    `more` are further fields of the gateway's table this tool takes, such as "zstd_level". With
+    `required` False the store may be left unnamed, and the command asks `require_store` for it.
     """
     chosen = [option for option in settings.OPTIONS if option.field in {*_STORE, *more}]
     names = [option.field for option in chosen]
@@ -112,8 +97,8 @@ def backend_options(*more: str) -> Callable[[Command], Command]:
         def loading(config_file: str | None, **parameters: Any) -> Any:
             given = {name: parameters.pop(name) for name in names}
             loaded = load(config_file, given).config
-            if loaded.endpoint_url is None:
-                raise ConfigurationProblem("--endpoint-url: missing; give the S3 server's URL")
+            if required:
+                require_store(loaded)
             return command(config=loaded, **parameters)
 
         loading.__name__, loading.__doc__ = command.__name__, command.__doc__
@@ -129,6 +114,12 @@ def backend_options(*more: str) -> Callable[[Command], Command]:
         )(wrapped)
 
     return decorate
+
+
+def require_store(config: GatewayConfig) -> None:
+    """Raise ConfigurationProblem unless the configuration names a store."""
+    if config.endpoint_url is None:
+        raise ConfigurationProblem("--endpoint-url: missing; give the S3 server's URL")
 
 
 def format_option(command: Command) -> Command:

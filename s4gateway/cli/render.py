@@ -5,6 +5,7 @@ table shows is missing for a program. Standard output carries the report and not
 """
 
 import json
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from datetime import datetime, timedelta
@@ -14,6 +15,7 @@ from typing import Any, TypeVar
 import click
 
 _Report = TypeVar("_Report")
+_COMMANDS = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f]")  # all control characters but line feed
 _UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
 
 
@@ -23,12 +25,22 @@ def emit(report: _Report, form: str, table: Callable[[_Report], Iterable[str]]) 
         click.echo(json.dumps(as_json(report), indent=2))
         return
     for line in table(report):
-        click.echo(line)
+        click.echo(visible(line))
     notes: Sequence[str] = getattr(report, "notes", ())
     if notes:
         click.echo("\nNotes:")
         for note in notes:
-            click.echo(f"- {note}")
+            click.echo(visible(f"- {note}"))
+
+
+def visible(text: str) -> str:
+    r"""Return text without what would command a terminal: keys and messages come from others.
+
+    >>> visible("red \x1b[31m")
+    'red \\x1b[31m'
+    """
+    text = _COMMANDS.sub(lambda found: f"\\x{ord(found[0]):02x}", text)
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def as_json(value: Any) -> Any:

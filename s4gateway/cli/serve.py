@@ -19,7 +19,7 @@ def serve(config_file: str | None, **flags: Any) -> int:
 
     Every option is also an environment variable and a key of the --config file; an option wins over
     the environment, the environment over the file. SIGTERM drains, SIGHUP reloads the credentials
-    file and the TLS certificate.
+    file, the TLS certificate and the map of dictionaries, SIGUSR1 writes the savings ledger.
     """
     loaded = settings.load(config_file, flags)
     try:

@@ -130,7 +130,7 @@ def decode_frame(
     CodecError as for `Registry.get`, `PayloadDecoder.feed` and `PayloadDecoder.finish`.
     """
     codec = codecs.get(header.codec, dictionary)
-    if header.original_size <= _SMALL and isinstance(codec, zstd.Zstd) and dictionary is None:
+    if header.original_size <= _SMALL and isinstance(codec, zstd.Zstd):
         payload = tuple(payload)
         plain = _small(header, payload, codec)
         if plain is not None:

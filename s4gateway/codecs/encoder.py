@@ -169,17 +169,34 @@ def encode_body(body: bytes, codec: base.Codec, chunk_size: int) -> EncodedBody:
     return EncodedBody(frames, headers, crc)
 
 
+@immutable
+class Trial:
+    """A body encoded with a dictionary and without: the smaller frame, and the bytes of both.
+
+    `with_dictionary` and `without` are payloads, before their 28-byte headers.
+    """
+
+    frame: EncodedFrame
+    with_dictionary: int
+    without: int
+
+
+def try_dictionary(body: bytes, plain: base.Codec, dictionary: zstd_dict.ZstdDict) -> Trial:
+    """Encode a body as one frame, with the dictionary when that makes it smaller than without."""
+    payload, payload_with = _compress(body, plain), _compress(body, dictionary)
+    sizes = len(payload_with), len(payload)
+    codec: base.Codec = plain
+    if zstd_dict.dictionary_wins(*sizes):
+        codec, payload = dictionary, payload_with
+    header, payload = _frame(body, codec, payload, checksum(body))
+    return Trial(EncodedFrame(header, [payload] if payload else []), *sizes)
+
+
 def encode_smallest(
     body: bytes, plain: base.Codec, with_dictionary: zstd_dict.ZstdDict
 ) -> EncodedFrame:
-    """Encode a body as one frame, with the dictionary when that makes it smaller than without."""
-    crc = checksum(body)
-    payload, payload_with = _compress(body, plain), _compress(body, with_dictionary)
-    codec: base.Codec = plain
-    if zstd_dict.dictionary_wins(len(payload_with), len(payload)):
-        codec, payload = with_dictionary, payload_with
-    header, payload = _frame(body, codec, payload, crc)
-    return EncodedFrame(header, [payload] if payload else [])
+    """Return the smaller frame of `try_dictionary`."""
+    return try_dictionary(body, plain, with_dictionary).frame
 
 
 def _encode_chunk(chunk: bytes, codec: base.Codec) -> tuple[frame.FrameHeader, bytes]:

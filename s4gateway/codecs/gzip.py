@@ -1,4 +1,4 @@
-"""gzip (RFC 1952) at level 6, for objects that any tool at hand must be able to read.
+"""gzip (RFC 1952), for objects that any tool at hand must be able to read.
 
 One member is written, with the header every writer of this format uses: no name, no time, unknown
 operating system. Of what is read only the first member counts; bytes behind it are ignored. zlib
@@ -12,13 +12,16 @@ from s4gateway.codecs import base
 from s4gateway.wire.codec_id import CodecId
 
 LEVEL: Final = 6
+MAX_LEVEL: Final = 9
 
 _HEADER: Final = bytes.fromhex("1f8b08000000000000ff")
 _GZIP_WRAPPER: Final = 16 + zlib.MAX_WBITS
 
 
 class Gzip:
-    """gzip streams; zlib state cannot be reused, so there is nothing to pool.
+    """gzip streams at one level, clamped to 1..9.
+
+    zlib state cannot be reused, so there is nothing to pool.
 
     >>> compressor = Gzip().compressor()
     >>> stored = compressor.compress(b"hello") + compressor.flush()
@@ -26,13 +29,16 @@ class Gzip:
     ('1f8b08000000000000ff', [b'hello'])
     """
 
-    __slots__ = ()
+    __slots__ = ("level",)
 
     id: Final = CodecId.CPU_GZIP
 
+    def __init__(self, level: int = LEVEL) -> None:
+        self.level = min(max(level, 1), MAX_LEVEL)
+
     def compressor(self) -> base.Compressor:
         """Open a stream that becomes one gzip member."""
-        return _GzipCompressor()
+        return _GzipCompressor(self.level)
 
     def decompressor(self, limit: int) -> base.Decompressor:
         """Open a gzip stream of which at most `limit` bytes may come out."""
@@ -44,8 +50,8 @@ class _GzipCompressor:
 
     __slots__ = ("_header_due", "_zlib")
 
-    def __init__(self) -> None:
-        self._zlib = zlib.compressobj(LEVEL, zlib.DEFLATED, _GZIP_WRAPPER)
+    def __init__(self, level: int) -> None:
+        self._zlib = zlib.compressobj(level, zlib.DEFLATED, _GZIP_WRAPPER)
         self._header_due = True
 
     def compress(self, data: base.Buffer, /) -> bytes:

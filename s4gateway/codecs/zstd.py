@@ -30,14 +30,18 @@ MAX_LEVEL: Final = 22
 # Level 22 writes windows this large; a frame that asks for more is refused.
 MAX_WINDOW: Final = 128 * 1024**2
 
-# What one free list may keep: contexts, and bytes in them (a context of level 22 has 874 MB).
+# What one free list may keep: contexts, and bytes in them (a context of level 22 has 874 MB). A
+# process may have hundreds of dictionaries, each with contexts of its own.
 _MAX_IDLE: Final = 8
+_MAX_IDLE_WITH_DICTIONARY: Final = 2
 _MAX_IDLE_BYTES: Final = 96 * 1024**2
 
 # Output leaves libzstd in pieces of two blocks, so that threads change places less often.
 _PIECE: Final = 256 * 1024
-# Magic and a descriptor without content size, checksum, dictionary id and single segment.
-_USUAL_START: Final = b"\x28\xb5\x2f\xfd\x00"
+# Magic and a descriptor without content size, checksum and single segment; the first without a
+# dictionary id, the others with one of 1, 2 or 4 bytes.
+_USUAL_STARTS: Final = frozenset(b"\x28\xb5\x2f\xfd" + bytes([flag]) for flag in range(4))
+_START: Final = 5
 _PORTION_OUTPUT: Final = 1024 * 1024
 
 
@@ -59,11 +63,13 @@ class Zstd:
         dictionary: zstandard.ZstdCompressionDict | None = None,
     ) -> None:
         self.level = min(max(level, 1), MAX_LEVEL)
+        most = _MAX_IDLE if dictionary is None else _MAX_IDLE_WITH_DICTIONARY
         self._compressors = _Pool(
-            lambda: zstandard.ZstdCompressor(level=self.level, dict_data=dictionary)
+            lambda: zstandard.ZstdCompressor(level=self.level, dict_data=dictionary), most
         )
         self._decompressors = _Pool(
-            lambda: zstandard.ZstdDecompressor(dict_data=dictionary, max_window_size=MAX_WINDOW)
+            lambda: zstandard.ZstdDecompressor(dict_data=dictionary, max_window_size=MAX_WINDOW),
+            most,
         )
 
     @property
@@ -86,7 +92,7 @@ class Zstd:
         no more than `size` whatever the payload claims. Everything else, every fault included, is
         left to `decompressor`.
         """
-        if len(payload) <= len(_USUAL_START) or payload[: len(_USUAL_START)] != _USUAL_START:
+        if len(payload) <= _START or bytes(payload[:_START]) not in _USUAL_STARTS:
             return None
         context = self._decompressors.take()
         try:
@@ -110,9 +116,9 @@ class _Pool(Generic[_C]):
 
     __slots__ = ("_create", "_idle")
 
-    def __init__(self, create: Callable[[], _C]) -> None:
+    def __init__(self, create: Callable[[], _C], most: int = _MAX_IDLE) -> None:
         self._create = create
-        self._idle: collections.deque[_C] = collections.deque(maxlen=_MAX_IDLE)
+        self._idle: collections.deque[_C] = collections.deque(maxlen=most)
 
     def take(self) -> _C:
         try:

@@ -4,6 +4,10 @@ A dictionary is named by the first 16 hex digits of the SHA-256 of its bytes and
 zstd payload names at most libzstd's own 32-bit id, and with a raw-content dictionary nothing at
 all, so a wrong dictionary can decode to wrong bytes without a word: fingerprints are verified
 before a dictionary is used, and the CRC-32C of the frame afterwards.
+
+libzstd digests the bytes into tables before it can use them, which takes as long as coding dozens
+of small bodies. The tables for reading are made once, here, and shared by all threads; those for
+writing belong to a compression context, and contexts are used again.
 """
 
 import hashlib
@@ -40,13 +44,17 @@ class ZstdDict(zstd.Zstd):
     ('05c6e08f1d9fdafa', b'the lazy dog jumps')
     """
 
-    __slots__ = ("sha256",)
+    __slots__ = ("_dictionary", "sha256", "size")
+
+    size: int  # bytes of the dictionary
 
     def __init__(self, dictionary: bytes, level: int = zstd.DEFAULT_LEVEL) -> None:
         if not 0 < len(dictionary) <= MAX_DICTIONARY_SIZE:
             raise base.CodecError("dictionary-invalid", f"{len(dictionary)} bytes")
-        super().__init__(level, zstandard.ZstdCompressionDict(dictionary))
+        self._dictionary = zstandard.ZstdCompressionDict(dictionary)
+        super().__init__(level, self._dictionary)
         self.sha256 = fingerprint(dictionary)
+        self.size = len(dictionary)
         try:
             self.decompressor(0).finish()  # libzstd digests the dictionary for the first stream
         except zstandard.ZstdError as error:
@@ -79,3 +87,13 @@ class ZstdDict(zstd.Zstd):
     def dict_id(self) -> str:
         """The 16 hex digits objects name this dictionary by."""
         return self.sha256[:ID_LENGTH]
+
+    @property
+    def is_trained(self) -> bool:
+        """Whether payloads say which dictionary they need; with raw content they do not."""
+        return self._dictionary.dict_id() != 0
+
+    @property
+    def data(self) -> bytes:
+        """The dictionary itself, a copy on each call."""
+        return self._dictionary.as_bytes()

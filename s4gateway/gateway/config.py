@@ -24,6 +24,7 @@ from typing import Any, Final
 
 from s4gateway.backend.profile import BackendProfile
 from s4gateway.gateway.logs import Format
+from s4gateway.objects import dict_map
 from s4gateway.wire.codec_id import CodecId
 
 ENVIRONMENT_PREFIX: Final = "S4_"
@@ -209,6 +210,11 @@ def _word(text: str) -> str:
     return text
 
 
+def _dictionary(text: str) -> str:
+    dict_map.DictMapping.parse_flag(text)
+    return text
+
+
 def _path(text: str) -> Path:
     if not text or "\0" in text:
         raise ValueError("is not a path")
@@ -301,6 +307,24 @@ class GatewayConfig:
             _choice(Dispatcher),
             "Look at a body's beginning before compressing it, or compress always.",
             "sampling|always",
+        ),
+    )
+    zstd_dict: tuple[str, ...] = field(
+        default=(),
+        metadata=_row(
+            _dictionary,
+            "Try dictionary ID, of the same bucket, on new objects below BUCKET/PREFIX.",
+            "BUCKET/PREFIX=ID",
+        ),
+    )
+    zstd_dict_map: Path | None = field(
+        default=None,
+        metadata=_row(_path, "More such mappings (TOML), read again on SIGHUP.", "FILE"),
+    )
+    zstd_dict_max_bytes: int = field(
+        default=dict_map.DEFAULT_MAX_BODY,
+        metadata=_row(
+            _size(1, dict_map.LARGEST_BODY), "Largest body to try a dictionary on.", "SIZE"
         ),
     )
     log_format: Format = field(
@@ -397,6 +421,12 @@ class GatewayConfig:
         default=GIB,
         metadata=_row(
             _size(0), "Disk in --spool-dir for decoded frames that ranged reads reuse.", "SIZE"
+        ),
+    )
+    savings_ledger_state_file: Path | None = field(
+        default=None,
+        metadata=_row(
+            _path, "Count what compression saves, to the byte, and keep the counters here.", "FILE"
         ),
     )
     codec_threads: int = field(
@@ -626,6 +656,10 @@ def _contradictions(config: GatewayConfig) -> Iterator[str]:
     """What no single option can know."""
     if config.endpoint_url is not None and config.embedded is not None:
         yield "--endpoint-url, --embedded: give one of them, not both"
+    try:
+        dict_map.parse_flags(config.zstd_dict)
+    except dict_map.DictMapError as error:
+        yield from (f"--zstd-dict: {problem}" for problem in error.problems)
     if (config.tls_cert is None) != (config.tls_key is None):
         missing = "--tls-key" if config.tls_key is None else "--tls-cert"
         yield f"{missing}: missing; --tls-cert and --tls-key belong together"

@@ -18,7 +18,8 @@ from s4gateway.gateway.form import Form
 from s4gateway.objects.cache import AttributeCache
 from s4gateway.objects.completion import Completer
 from s4gateway.objects.copying import ObjectCopier
-from s4gateway.objects.encoding import Workshop
+from s4gateway.objects.dictionary_store import Dictionaries
+from s4gateway.objects.encoding import Tried, Workshop
 from s4gateway.objects.listing import Sizer
 from s4gateway.objects.opening import OpenObject
 from s4gateway.objects.parts import PartWriter
@@ -62,7 +63,8 @@ class RequestContext:
 
     `headers` are the client's, with those a presigned URL carries as parameters among them.
     `backend` signs with this client's identity on the backend; `services.backend` with the
-    gateway's own. `form` is the opened form of a PostObject, whose key is in `address`.
+    gateway's own. `dictionaries` are those of the generation the request began in. `form` is the
+    opened form of a PostObject, whose key is in `address`.
     """
 
     request_id: str
@@ -75,6 +77,7 @@ class RequestContext:
     backend: Backend
     body: RequestBody
     services: Services
+    dictionaries: Dictionaries
     query: dict[str, str]
     form: Form | None = None
 
@@ -135,7 +138,7 @@ class Outcome:
     `op` is "put" or "get" for object bodies, None otherwise. `bytes_in` counts what a PUT took from
     the client; `bytes_out` what it stored. `fallback` names why a range was read from the object's
     start, `sidecar` says whether an index that was due was written, `listed` counts entries whose
-    logical size was known and those that had to be asked for.
+    logical size was known and those that had to be asked for, `tried` how a dictionary did.
     """
 
     response: Response
@@ -146,6 +149,7 @@ class Outcome:
     fallback: str | None = None
     sidecar: bool | None = None
     listed: tuple[int, int] | None = None
+    tried: Tried | None = None
 
 
 Handler = Callable[[RequestContext], Awaitable[Outcome]]

@@ -20,10 +20,12 @@ from s4gateway.gateway.auth import AuthRules, Caller
 from s4gateway.gateway.body import ClientGone, RequestBody
 from s4gateway.gateway.client_keys import ClientKey
 from s4gateway.gateway.context import Outcome, RequestContext, Response, Services
+from s4gateway.gateway.dict_monitor import DictMonitor
 from s4gateway.gateway.form import Form
 from s4gateway.gateway.generation import GenerationHolder
 from s4gateway.gateway.metrics import Metrics
 from s4gateway.gateway.routes import handler_for
+from s4gateway.objects.encoding import Tried
 from s4gateway.s3 import addressing, operations, presigned
 from s4gateway.s3.addressing import Address
 from s4gateway.s3.checksums import CHECKSUM_PREFIX
@@ -45,10 +47,17 @@ _OBJECT_CHECKSUM: Final = (CHECKSUM_PREFIX, "x-amz-sdk-checksum-")
 class Exchange:
     """Answers S3 requests; shared by all of them."""
 
-    def __init__(self, services: Services, metrics: Metrics, generations: GenerationHolder) -> None:
+    def __init__(
+        self,
+        services: Services,
+        metrics: Metrics,
+        generations: GenerationHolder,
+        monitor: DictMonitor,
+    ) -> None:
         self._services = services
         self._metrics = metrics
         self._generations = generations
+        self._monitor = monitor
         config = services.config
         self._domains = tuple(config.domain)
         self._rules = AuthRules(
@@ -60,7 +69,7 @@ class Exchange:
 
     async def run(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
-        record = _Record(self._metrics, scope)
+        record = _Record(self._metrics, self._monitor, scope)
         head = RequestHead(
             scope["method"],
             scope["raw_path"].decode("latin-1"),
@@ -124,6 +133,7 @@ class Exchange:
             backend=self._backend_for(caller),
             body=body,
             services=self._services,
+            dictionaries=generation.dictionaries,
             query=parameters,
         )
 
@@ -225,12 +235,13 @@ class _Record:
     """What is known about one request when it ends, counted and logged once."""
 
     __slots__ = (
-        "_metrics", "_scope", "_started", "address", "backend_busy", "caller", "error",
+        "_metrics", "_monitor", "_scope", "_started", "address", "backend_busy", "caller", "error",
         "operation", "request_id",
     )  # fmt: skip
 
-    def __init__(self, metrics: Metrics, scope: Scope) -> None:
+    def __init__(self, metrics: Metrics, monitor: DictMonitor, scope: Scope) -> None:
         self._metrics = metrics
+        self._monitor = monitor
         self._scope = scope
         self._started = perf_counter()
         self.request_id = logs.new_request_id()
@@ -288,11 +299,27 @@ class _Record:
         if outcome.listed is not None:
             metrics.listing_cache("hit", outcome.listed[0])
             metrics.listing_cache("miss", outcome.listed[1])
+        if outcome.tried is not None:
+            self._tried(outcome.tried)
         if self.error is not None and self.error.code == "SlowDown":
             metrics.slowdown("backend" if self.backend_busy else "memory")
         if outcome.op is not None:
             self._data(outcome, sent, ok=status < 400)
         self._access(status, outcome, sent)
+
+    def _tried(self, tried: Tried) -> None:
+        """Count how a dictionary did, and say so when it no longer helps."""
+        self._metrics.dictionaries.put(tried)
+        stale = self._monitor.record(tried)
+        if stale is not None:
+            logs.event(
+                _log,
+                logging.WARNING,
+                "dictionary may be stale; consider retraining (s4 train-dict)",
+                prefix=stale.prefix,
+                dictionary=stale.dict_id,
+                win_rate=stale.win_rate,
+            )
 
     def _data(self, outcome: Outcome, sent: int, *, ok: bool) -> None:
         bytes_in, bytes_out = outcome.bytes_in, outcome.bytes_out

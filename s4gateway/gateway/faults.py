@@ -15,6 +15,7 @@ from s4gateway.backend.base import (
     BackendUnavailable,
 )
 from s4gateway.gateway.auth import Caller
+from s4gateway.objects.dictionaries import DictionaryError, DictionaryUnavailable
 from s4gateway.objects.errors import DamagedObject, UnreadableObject
 from s4gateway.s3 import xml
 from s4gateway.s3.errors import S3Error
@@ -60,6 +61,8 @@ def translate(error: Exception, caller: Caller | None) -> Fault:
     if isinstance(error, DamagedObject):
         text = "The stored object failed its integrity check."
         return Fault(S3Error("InternalError", text), "object damaged")
+    if isinstance(error, DictionaryError):
+        return _without_dictionary(error)
     if isinstance(error, UnreadableObject):
         text = f"The stored object cannot be opened here: {error}"
         return Fault(S3Error("NotImplemented", text), "object unreadable")
@@ -67,6 +70,16 @@ def translate(error: Exception, caller: Caller | None) -> Fault:
         answer = S3Error("ServiceUnavailable", headers={"Retry-After": "5"})
         return Fault(answer, "spool failed")
     return Fault(S3Error("InternalError"), UNEXPECTED)
+
+
+def _without_dictionary(error: DictionaryError) -> Fault:
+    """An object that is there and cannot be decoded: the operator must know which dictionary."""
+    if isinstance(error, DictionaryUnavailable):
+        text = f"Dictionary {error.dict_id} of bucket {error.bucket} cannot be read at the moment."
+        answer = S3Error("ServiceUnavailable", text, headers={"Retry-After": "1"})
+        return Fault(answer, "dictionary unavailable")
+    text = f"The object needs a dictionary that cannot be used: {error}"
+    return Fault(S3Error("InternalError", text), "dictionary unusable")
 
 
 def _relayed(error: BackendAnswer, caller: Caller | None) -> Fault:

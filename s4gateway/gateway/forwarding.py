@@ -7,7 +7,7 @@ the integrity headers the client gave, which are still true.
 
 from typing import Final
 
-from s4gateway.backend.base import Body
+from s4gateway.backend.base import Body, ObjectStream
 from s4gateway.gateway import relay
 from s4gateway.gateway.context import HeaderPairs, Outcome, Relay, RequestContext, Response
 from s4gateway.s3 import query
@@ -18,6 +18,11 @@ _SIGNATURE: Final = frozenset({"awsaccesskeyid", "signature", "expires"})
 
 
 async def forward(context: RequestContext) -> Outcome:
+    """Pass a request on, and its answer back."""
+    return passed_back(await send(context))
+
+
+async def send(context: RequestContext) -> ObjectStream:
     """Pass a request on."""
     headers = relay.forwarded_headers(context.headers)
     body: Body | None = None
@@ -25,9 +30,13 @@ async def forward(context: RequestContext) -> Outcome:
         data = await context.read_document()
         body = Body.of(data) if data or context.body.is_announced else None
         headers += _trailing_checksums(context)
-    stream = await context.backend.forward(
+    return await context.backend.forward(
         context.head.method, _path(context), _query(context), headers, body
     )
+
+
+def passed_back(stream: ObjectStream) -> Outcome:
+    """The store's answer, as it comes."""
     response = Response(
         stream.head.status,
         relay.relayed_headers(stream.head.headers),

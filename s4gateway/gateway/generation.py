@@ -1,11 +1,14 @@
-"""Everything a SIGHUP replaces, as one value: the clients' keys and the TLS certificate.
+"""Everything a SIGHUP replaces, as one value: clients' keys, TLS certificate, dictionaries.
 
 Rule: a generation is built and checked as a whole before anyone sees it, and a request reads the
 holder once, at its start, so no request ever meets half of the old and half of the new. Certificate
 and key are read once and every later step uses those bytes: renewal tools replace the two files one
-after the other, and what was checked must be what is served.
+after the other, and what was checked must be what is served. Files come first, in a thread; then
+the store is asked for the dictionaries that the generation before did not have. What is wrong in
+either step is told together.
 """
 
+import asyncio
 import contextlib
 import os
 import ssl
@@ -20,6 +23,9 @@ from cryptography import x509
 
 from s4gateway.gateway.client_keys import ClientKeys, ClientKeysError
 from s4gateway.gateway.config import GatewayConfig
+from s4gateway.objects import dict_map, dictionary_store
+from s4gateway.objects.dict_map import DictMap, DictMapError
+from s4gateway.objects.dictionary_store import Dictionaries, Loader
 
 _PEM_LIMIT: Final = 4 * 1024 * 1024  # bytes of a certificate or key file
 
@@ -97,6 +103,7 @@ class Generation:
 
     keys: ClientKeys
     certificate: Certificate | None = None
+    dictionaries: Dictionaries = dictionary_store.NONE
 
 
 class GenerationHolder:
@@ -108,27 +115,62 @@ class GenerationHolder:
         self.current = current
 
 
-def build(config: GatewayConfig, own_pair: ClientKeys) -> Generation:
-    """Read and check every reloadable file; raises GenerationError with all problems.
+async def build(
+    config: GatewayConfig, own_pair: ClientKeys, loader: Loader, previous: Generation | None = None
+) -> Generation:
+    """Read and check everything reloadable; raises GenerationError with all problems.
 
-    `own_pair` are the keys clients use when no credentials file is configured.
+    `own_pair` are the keys clients use when no credentials file is configured. Dictionaries that
+    `previous` has are taken over.
     """
+    files = await asyncio.to_thread(_read, config, own_pair)
+    problems = files.problems
+    loaded = dictionary_store.NONE
+    try:
+        known = dictionary_store.NONE if previous is None else previous.dictionaries
+        loaded = await loader.load(files.mappings, known)
+    except DictMapError as error:
+        problems.extend(error.problems)
+    if problems:
+        raise GenerationError(tuple(problems))
+    return Generation(files.keys, files.certificate, loaded)
+
+
+@dataclass(frozen=True, slots=True)
+class _Files:
+    """What the files say, and all that is wrong with them."""
+
+    keys: ClientKeys
+    certificate: Certificate | None
+    mappings: DictMap
+    problems: list[str]
+
+
+def _read(config: GatewayConfig, own_pair: ClientKeys) -> _Files:
     problems: list[str] = []
-    keys = own_pair
+    keys, certificate, mappings = own_pair, None, dict_map.EMPTY
     if config.credentials is not None:
         try:
             keys = ClientKeys.load(config.credentials)
         except ClientKeysError as error:
             problems.extend(error.problems)
-    certificate = None
     if config.tls_cert is not None and config.tls_key is not None:
         try:
             certificate = Certificate.load(config.tls_cert, config.tls_key)
         except GenerationError as error:
             problems.extend(error.problems)
-    if problems:
-        raise GenerationError(tuple(problems))
-    return Generation(keys, certificate)
+    try:
+        mappings = _mappings(config)
+    except DictMapError as error:
+        problems.extend(error.problems)
+    return _Files(keys, certificate, mappings, problems)
+
+
+def _mappings(config: GatewayConfig) -> DictMap:
+    flags = dict_map.parse_flags(config.zstd_dict)
+    if config.zstd_dict_map is None:
+        return flags
+    return dict_map.merge(flags, dict_map.load(config.zstd_dict_map))
 
 
 def server_context(certificate: Certificate) -> ssl.SSLContext:

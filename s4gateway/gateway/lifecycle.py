@@ -3,6 +3,7 @@
     SIGTERM, SIGINT   not ready, stop accepting, finish what runs within the drain time, reset the
                       rest; a second one resets at once
     SIGHUP            reload; never ends the process
+    SIGUSR1           write the state kept on this machine; never ends the process
 
 Rules: signals belong to the event loop and only set something; a request under way when the process
 is asked to stop is finished or visibly broken, never cut to a clean end; the probes' own port stays
@@ -42,16 +43,19 @@ class Signals:
         self._loop = asyncio.get_running_loop()
         self._starting = asyncio.current_task()
         self._on_reload: Callable[[], None] | None = None
+        self._on_dump: Callable[[], None] | None = None
         self.stop = asyncio.Event()
         self.stop_now = asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             self._loop.add_signal_handler(number, self._stop)
         self._loop.add_signal_handler(signal.SIGHUP, self._reload)
+        self._loop.add_signal_handler(signal.SIGUSR1, self._dump)
 
-    def serving(self, on_reload: Callable[[], None]) -> None:
-        """The gateway is up: from here it stops by draining, and SIGHUP reloads."""
+    def serving(self, on_reload: Callable[[], None], on_dump: Callable[[], None]) -> None:
+        """The gateway is up: from here it stops by draining, SIGHUP reloads and SIGUSR1 dumps."""
         self._starting = None
         self._on_reload = on_reload
+        self._on_dump = on_dump
 
     async def wait(self) -> None:
         """Return when told to stop."""
@@ -59,7 +63,7 @@ class Signals:
 
     def close(self) -> None:
         """Give the signals back to their default actions."""
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1):
             self._loop.remove_signal_handler(number)
 
     def _stop(self) -> None:
@@ -72,6 +76,10 @@ class Signals:
     def _reload(self) -> None:
         if self._on_reload is not None:
             self._on_reload()
+
+    def _dump(self) -> None:
+        if self._on_dump is not None:
+            self._on_dump()
 
 
 @dataclass(slots=True)

@@ -10,18 +10,25 @@ https://prometheus.io/docs/instrumenting/exposition_formats/ (text format 0.0.4)
 
 import itertools
 from bisect import bisect_left
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Final
 
 import prometheus_client
 from prometheus_client import CollectorRegistry, Counter, Gauge
-from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    Metric,
+)
 from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
 
 import s4gateway
 from s4gateway.gateway import protocol
+from s4gateway.objects.encoding import Tried
 from s4gateway.s3.operations import Operation
+from s4gateway.state.ledger import Counters
 from s4gateway.wire.codec_id import CodecId
 
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
@@ -52,21 +59,42 @@ VERBS: Final = (
 BACKEND_RESULTS: Final = ("ok", "answer", "unavailable", "protocol")
 SLOWDOWN_REASONS: Final = ("memory", "connections", "backend")
 RELOAD_RESULTS: Final = ("ok", "err")
+LEDGER: Final = "savings_ledger"  # as the label `manager`
+LOAD_FAILURES: Final = ("read_error", "parse_error")
+DUMP_RESULTS: Final = ("ok", "err")
 
-_Labels = dict[str, tuple[str, ...]]
+DICT_OUTCOMES: Final = ("win", "loss")
+DICT_KINDS: Final = ("original", "dict", "plain")
+DICT_FETCH_RESULTS: Final = ("ok", "err")
+
+# None: the values are the operator's own, as many as the configuration names.
+_Labels = Mapping[str, tuple[str, ...] | None]
 
 
 class _Counters(Collector):
-    """A labelled counter whose label values are closed sets; `name` ends in `_total`."""
+    """A labelled counter whose label values are closed sets; `name` ends in `_total`.
+
+    Series appear with their first event; `from_zero`, for those that alerts watch, they are there
+    before it, because Prometheus sees no increase in a series that begins.
+    """
 
     __slots__ = ("_allowed", "_labels", "_name", "_text", "_values")
 
-    def __init__(self, registry: CollectorRegistry, name: str, text: str, labels: _Labels) -> None:
+    def __init__(
+        self,
+        registry: CollectorRegistry,
+        name: str,
+        text: str,
+        labels: _Labels,
+        *,
+        from_zero: bool = False,
+    ) -> None:
         self._name = name.removesuffix("_total")
         self._text = text
         self._labels = tuple(labels)
-        self._allowed = tuple(frozenset(values) for values in labels.values())
-        self._values: dict[tuple[str, ...], float] = {}
+        self._allowed = _closed_sets(labels)
+        all_series = itertools.product(*(values or () for values in labels.values()))
+        self._values = dict.fromkeys(all_series if from_zero else (), 0.0)
         registry.register(self)
 
     def add(self, labels: tuple[str, ...], amount: float = 1) -> None:
@@ -98,7 +126,7 @@ class _Histograms(Collector):
         self._name = name
         self._text = text
         self._labels = tuple(labels)
-        self._allowed = tuple(frozenset(values) for values in labels.values())
+        self._allowed = _closed_sets(labels)
         self._values: dict[tuple[str, ...], tuple[list[int], list[float]]] = {}
         registry.register(self)
 
@@ -171,6 +199,7 @@ class Metrics:
         )
         self._declare_internals(registry)
         self._declare_process(registry)
+        self.dictionaries = DictionaryMetrics(registry)
 
     def _declare_internals(self, registry: CollectorRegistry) -> None:
         self._fallbacks = _Counters(
@@ -180,7 +209,11 @@ class Metrics:
             {"reason": FALLBACK_REASONS},
         )
         self._sidecars = _Counters(
-            registry, "s4_sidecar_writes_total", "Sidecar updates.", {"result": SIDECAR_RESULTS}
+            registry,
+            "s4_sidecar_writes_total",
+            "Sidecar updates.",
+            {"result": SIDECAR_RESULTS},
+            from_zero=True,
         )
         self._listing_cache = _Counters(
             registry,
@@ -199,6 +232,7 @@ class Metrics:
             "s4_slowdown_total",
             "Requests answered 503 SlowDown.",
             {"reason": SLOWDOWN_REASONS},
+            from_zero=True,
         )
         self._faults = _Counters(
             registry,
@@ -212,7 +246,11 @@ class Metrics:
 
     def _declare_process(self, registry: CollectorRegistry) -> None:
         self._reloads = _Counters(
-            registry, "s4_reload_total", "Reloads on SIGHUP.", {"result": RELOAD_RESULTS}
+            registry,
+            "s4_reload_total",
+            "Reloads on SIGHUP.",
+            {"result": RELOAD_RESULTS},
+            from_zero=True,
         )
         self._tls_reloads = _Counters(
             registry,
@@ -282,12 +320,14 @@ class Metrics:
         if reason == "connection-cap":
             self._slowdowns.add(("connections",))
 
-    def reload(self, *, ok: bool, tls: bool) -> None:
-        """A SIGHUP was handled; `tls` when a certificate was part of it."""
+    def reload(self, *, ok: bool, tls: bool, dictionaries: bool = False) -> None:
+        """A SIGHUP was handled; `tls` when a certificate was part of it, `dictionaries` a map."""
         result = ("ok" if ok else "err",)
         self._reloads.add(result)
         if tls:
             self._tls_reloads.add(result)
+        if dictionaries:
+            self.dictionaries.reload(ok=ok)
 
     # --- gauges, read at scrape time
 
@@ -305,10 +345,185 @@ class Metrics:
         return prometheus_client.generate_latest(self.registry)
 
 
+class LedgerMetrics(Collector):
+    """What the savings ledger shows; its families exist only in a registry that was given them.
+
+    The label `bucket` is no closed set: there are as many as the ledger has buckets, and to be
+    counted a bucket must exist. Gauges are set from any thread, and are the sums over every process
+    that shares the state file.
+
+    >>> LedgerMetrics(Metrics().registry).counted("b", Counters(original_bytes=10, stored_bytes=4))
+    """
+
+    _GAUGES: Final = (
+        ("original_bytes", "Bytes of accounted objects as clients uploaded them."),
+        ("stored_bytes", "Bytes of accounted objects and their sidecars at the backend."),
+        ("objects", "Accounted objects."),
+        ("skipped_unaccounted", "Objects removed or overwritten that had never been counted."),
+    )
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._counters: dict[str, Counters] = {}
+        registry.register(self)
+        self._flush_failures = Counter(
+            "s4_ledger_flush_failures_total",
+            "Times the ledger's state file was not written in time.",
+            registry=registry,
+        )
+        self._load_failures = _Counters(
+            registry,
+            "s4_state_file_load_failures_total",
+            "State files that were set aside.",
+            {"manager": (LEDGER,), "reason": LOAD_FAILURES},
+            from_zero=True,
+        )
+        self._dumps = _Counters(
+            registry,
+            "s4_sigusr1_dump_total",
+            "State written on SIGUSR1.",
+            {"manager": (LEDGER,), "result": DUMP_RESULTS},
+            from_zero=True,
+        )
+
+    def counted(self, bucket: str, counters: Counters) -> None:
+        """A bucket's counters as they are now."""
+        self._counters[bucket] = counters
+
+    def flush_failed(self) -> None:
+        """Events are not on disk."""
+        self._flush_failures.inc()
+
+    def load_failed(self, reason: str) -> None:
+        """A state file was set aside."""
+        self._load_failures.add((LEDGER, reason))
+
+    def dumped(self, *, ok: bool) -> None:
+        """A SIGUSR1 was handled."""
+        self._dumps.add((LEDGER, "ok" if ok else "err"))
+
+    def describe(self) -> Iterable[Metric]:
+        """The families without samples."""
+        return self._families()
+
+    def collect(self) -> Iterable[Metric]:
+        """The families, all of one moment."""
+        counters = sorted(self._counters.items())
+        for family, (name, _) in zip(self._families(), self._GAUGES, strict=True):
+            for bucket, each in counters:
+                family.add_metric((bucket,), getattr(each, name))
+            yield family
+
+    def _families(self) -> list[GaugeMetricFamily]:
+        return [
+            GaugeMetricFamily(f"s4_ledger_{name}", text, labels=("bucket",))
+            for name, text in self._GAUGES
+        ]
+
+
+class DictionaryMetrics:
+    """What is counted about dictionaries; families exist from `show` on.
+
+    That of the fetches exists from the first one on, too: objects compressed with a dictionary are
+    read wherever they are met. The label `prefix` is as it stands in the configuration.
+
+    >>> DictionaryMetrics(CollectorRegistry()).fetch(ok=True)
+    """
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._registry = registry
+        self._fetches: _Counters | None = None
+        self._puts: _Counters | None = None
+        self._bytes: _Counters | None = None
+        self._reloads: _Counters | None = None
+
+    def show(self, win_rates: Callable[[], Mapping[str, float]]) -> None:
+        """Dictionaries are configured; `win_rates`, by prefix, is read when scraped."""
+        registry = self._registry
+        self._puts = _Counters(
+            registry,
+            "s4_dict_put_total",
+            "Objects stored that a dictionary was tried on.",
+            {"prefix": None, "outcome": DICT_OUTCOMES},
+        )
+        self._bytes = _Counters(
+            registry,
+            "s4_dict_put_bytes_total",
+            "Their bytes: as sent, compressed with the dictionary, and without.",
+            {"prefix": None, "kind": DICT_KINDS},
+        )
+        self._reloads = _Counters(
+            registry,
+            "s4_dict_reload_total",
+            "Reloads of the dictionary map.",
+            {"result": RELOAD_RESULTS},
+        )
+        _WinRates(registry, win_rates)
+        self._shown_fetches()
+
+    def put(self, tried: Tried) -> None:
+        """A dictionary was tried on an object that is stored now."""
+        if self._puts is None or self._bytes is None:
+            return
+        prefix = tried.label
+        self._puts.add((prefix, "win" if tried.won else "loss"))
+        self._bytes.add((prefix, "original"), tried.original)
+        self._bytes.add((prefix, "dict"), tried.with_dictionary)
+        self._bytes.add((prefix, "plain"), tried.plain)
+
+    def fetch(self, *, ok: bool) -> None:
+        """A dictionary that was not at hand was fetched for a read."""
+        self._shown_fetches().add(("ok" if ok else "err",))
+
+    def reload(self, *, ok: bool) -> None:
+        """The map was read again on SIGHUP."""
+        if self._reloads is not None:
+            self._reloads.add(("ok" if ok else "err",))
+
+    def _shown_fetches(self) -> _Counters:
+        if self._fetches is None:
+            self._fetches = _Counters(
+                self._registry,
+                "s4_dict_fetch_total",
+                "Dictionaries fetched because an object that was read needs them.",
+                {"result": DICT_FETCH_RESULTS},
+            )
+        return self._fetches
+
+
+class _WinRates(Collector):
+    """A gauge for each prefix whose dictionary was tried lately, read when scraped."""
+
+    def __init__(
+        self, registry: CollectorRegistry, read: Callable[[], Mapping[str, float]]
+    ) -> None:
+        self._read = read
+        registry.register(self)
+
+    def describe(self) -> Iterable[GaugeMetricFamily]:
+        """The family without samples."""
+        text = "Share of the last 100 objects that their dictionary made smaller."
+        yield GaugeMetricFamily("s4_dict_win_rate", text, labels=("prefix",))
+
+    def collect(self) -> Iterable[Metric]:
+        """The family as it stands."""
+        for family in self.describe():
+            for prefix, rate in sorted(self._read().items()):
+                family.add_metric((prefix,), rate)
+            yield family
+
+
 _CLASSES: Final = {int(name[0]): name for name in CODE_CLASSES}
 
 
-def _bounded(labels: tuple[str, ...], allowed: tuple[frozenset[str], ...]) -> tuple[str, ...]:
+_ClosedSets = tuple[frozenset[str] | None, ...]
+
+
+def _closed_sets(labels: _Labels) -> _ClosedSets:
+    return tuple(None if values is None else frozenset(values) for values in labels.values())
+
+
+def _bounded(labels: tuple[str, ...], allowed: _ClosedSets) -> tuple[str, ...]:
     return tuple(
-        value if value in values else OTHER for value, values in zip(labels, allowed, strict=True)
+        value if values is None or value in values else OTHER
+        for value, values in zip(labels, allowed, strict=True)
     )

@@ -10,6 +10,7 @@ from s4gateway.gateway import forwarding
 from s4gateway.gateway.context import Handler, Outcome, RequestContext
 from s4gateway.gateway.handlers import (
     attributes,
+    buckets,
     complete,
     copy,
     delete,
@@ -61,7 +62,9 @@ ROUTES: Final[dict[Operation, Handler]] = {
     Operation.GetObjectAttributes: attributes.get_object_attributes,
     Operation.DeleteObject: delete.delete_object,
     Operation.DeleteObjects: delete_many.delete_objects,
+    Operation.CreateBucket: buckets.change_bucket,
     Operation.DeleteBucket: delete.delete_bucket,
+    Operation.PutBucketVersioning: buckets.change_bucket,
     Operation.ListObjects: listing.list_objects,
     Operation.ListObjectsV2: listing.list_objects,
     Operation.ListObjectVersions: listing.list_versions,

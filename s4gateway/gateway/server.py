@@ -3,7 +3,8 @@
 Rule: everything below receives what it needs, so this file decides which backend, which identity,
 which limits, which port. What can be wrong with the machine (files, ports, credentials) is found
 here before the first request and said in a line; a backend that is away is not wrong, it may come
-back, and until then /ready says so.
+back, and until then /ready says so. Only a gateway with mapped dictionaries needs it from the
+start, because it will not begin with mappings it has not verified.
 """
 
 import asyncio
@@ -16,7 +17,7 @@ import os
 import ssl
 import sys
 import tempfile
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -30,7 +31,7 @@ from s4gateway.backend import base, credentials
 from s4gateway.backend.client import Endpoint, S3Backend
 from s4gateway.backend.http import HttpClient
 from s4gateway.gateway import config as settings
-from s4gateway.gateway import generation, logs, protocol
+from s4gateway.gateway import generation, logs, protocol, savings
 from s4gateway.gateway.app import S4App
 from s4gateway.gateway.client_keys import ClientKeys
 from s4gateway.gateway.config import Address, GatewayConfig
@@ -40,6 +41,7 @@ from s4gateway.gateway.lifecycle import Drain, Port, Signals, StartupError
 from s4gateway.gateway.metrics import Metrics
 from s4gateway.gateway.probes import PATHS, Probes, Readiness
 from s4gateway.gateway.reload import Reloader
+from s4gateway.objects.dictionary_store import Loader
 from s4gateway.s3.sigv4 import Credentials
 
 logger = logging.getLogger("s4.server")
@@ -104,6 +106,7 @@ class Gateway:
     probes: Probes
     own: "OwnPair"
     reloader: Reloader
+    dumps: savings.Dumps
     s3: Port
     admin: Port | None
     embedded: "Embedded | None"
@@ -115,14 +118,16 @@ class Gateway:
         embedded = await Embedded.start(config, stack)
         own = OwnPair(_provider(embedded))
         await own.refresh()
-        build = functools.partial(
-            generation.build, config, ClientKeys(backend_pair=own.current_credentials)
-        )
-        holder = GenerationHolder(_checked(build))
-        metrics = Metrics()
         backend = _backend(config, embedded, own.provider)
         stack.push_async_callback(backend.close)
-        app = S4App(backend, config, metrics, holder)
+        loader = Loader(backend, config.zstd_level, config.zstd_dict_max_bytes)
+        build = functools.partial(
+            generation.build, config, ClientKeys(backend_pair=own.current_credentials), loader
+        )
+        holder = GenerationHolder(await _checked(build()))
+        metrics = Metrics()
+        ledger, dumps = await savings.open_ledger(config, metrics, stack)
+        app = S4App(backend, config, metrics, holder, ledger)
         metrics.watch_in_flight(lambda: app.in_flight)
         await app.startup()
         stack.push_async_callback(app.shutdown)
@@ -130,8 +135,9 @@ class Gateway:
         certificate = holder.current.certificate
         tls = None if certificate is None else generation.server_context(certificate)
         s3, admin = await _open_ports(config, app, probes, metrics, tls)
-        reloader = Reloader(build, holder, metrics, tls)
-        return cls(config, app, probes, own, reloader, s3, admin, embedded)
+        mapped = config.zstd_dict_map is not None
+        reloader = Reloader(build, holder, metrics, tls, mapped=mapped)
+        return cls(config, app, probes, own, reloader, dumps, s3, admin, embedded)
 
     async def run(self, signals: Signals) -> int:
         """Serve until told to stop, then drain; returns the exit status."""
@@ -139,12 +145,13 @@ class Gateway:
         told = loop.create_task(signals.wait())
         background = [
             loop.create_task(self.reloader.run()),
+            loop.create_task(self.dumps.run()),
             loop.create_task(self.own.keep_fresh()),
         ]
         ends: list[asyncio.Task[None]] = [told]
         if self.embedded is not None:
             ends.append(loop.create_task(self.embedded.watch()))
-        signals.serving(self.reloader.request)
+        signals.serving(self.reloader.request, self.dumps.request)
         self._announce()
         gc.collect()
         gc.freeze()  # what exists now lives as long as the process
@@ -255,9 +262,9 @@ def _provider(embedded: Embedded | None) -> credentials.Provider:
     return credentials.Static(pair)
 
 
-def _checked(build: Callable[[], Generation]) -> Generation:
+async def _checked(building: Awaitable[Generation]) -> Generation:
     try:
-        return build()
+        return await building
     except generation.GenerationError as error:
         raise StartupError("\n".join(error.problems)) from error
 

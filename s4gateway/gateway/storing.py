@@ -13,6 +13,8 @@ from s4gateway.gateway import relay
 from s4gateway.gateway.body import Piece
 from s4gateway.gateway.conditions import conflicts, write_conditions
 from s4gateway.gateway.context import Outcome, RequestContext, Response
+from s4gateway.objects import dictionary_encoding
+from s4gateway.objects.dictionary_store import Choice
 from s4gateway.objects.encoding import (
     DIGESTS,
     SMALL_BODY,
@@ -47,7 +49,10 @@ async def store_object(context: RequestContext, body: Plaintext) -> Outcome:
     headers = relay.stored_headers(context.headers)
     conditions = await write_conditions(context)
     digests = Digests((*DIGESTS, *body.declared.algorithms))
-    if body.length is not None and body.length <= SMALL_BODY:
+    choice = context.dictionaries.choose(*context.name, body.length)
+    if choice is not None:
+        encoded, verified = await _encode_tried(context, body, digests, choice)
+    elif body.length is not None and body.length <= SMALL_BODY:
         encoded, verified = await _encode_small(context, body, digests)
     else:
         encoded, verified = await _encode_large(context, body, digests)
@@ -72,18 +77,47 @@ async def store_object(context: RequestContext, body: Plaintext) -> Outcome:
         bytes_in=manifest.original_size,
         bytes_out=written.stored_size,
         sidecar=written.sidecar,
+        tried=encoded.tried,
     )
 
 
 async def _encode_small(
     context: RequestContext, body: Plaintext, digests: Digests
 ) -> tuple[EncodedObject, dict[str, str]]:
-    parts = [piece async for piece in body.pieces()]
-    data = bytes(parts[0]) if len(parts) == 1 else b"".join(parts)
+    data = await _whole(body)
     digests.update(data)
     verified = body.verify(digests)
     services = context.services
     return encode_small(data, digests, services.dispatcher, services.workshop.codecs), verified
+
+
+async def _whole(body: Plaintext) -> bytes:
+    parts = [piece async for piece in body.pieces()]
+    return bytes(parts[0]) if len(parts) == 1 else b"".join(parts)
+
+
+async def _encode_tried(
+    context: RequestContext, body: Plaintext, digests: Digests, choice: Choice
+) -> tuple[EncodedObject, dict[str, str]]:
+    """Encode a body with a dictionary and without; the smaller result is stored."""
+    shop, dispatcher = context.services.workshop, context.services.dispatcher
+    length = body.length
+    assert length is not None
+    if length <= dictionary_encoding.INLINE:
+        data = await _whole(body)
+        digests.update(data)
+        verified = body.verify(digests)
+        encoded = dictionary_encoding.encode_inline(data, digests, dispatcher, shop.codecs, choice)
+        return encoded, verified
+    memory = shop.budget.share(length)
+    try:
+        encoded = await dictionary_encoding.encode_in_memory(
+            shop, await _whole(body), digests, dispatcher, choice, memory
+        )
+        return encoded, body.verify(digests)
+    except BaseException:
+        memory.release()
+        raise
 
 
 async def _encode_large(

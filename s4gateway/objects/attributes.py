@@ -13,21 +13,20 @@ from itertools import accumulate
 from typing import Final, TypeVar
 
 from s4gateway.backend.base import BackendAnswer, Head
+from s4gateway.codecs.encoder import MEDIUM_CHUNK
 from s4gateway.objects.cache import KnownObject, ObjectName, TailCache
 from s4gateway.objects.sidecar import Sidecars
 from s4gateway.values import immutable
 from s4gateway.wire import manifest
 from s4gateway.wire import tail as wire_tail
 from s4gateway.wire.errors import TailError, WireError
-from s4gateway.wire.frame import HEADER_SIZE, PADDING_HEADER_SIZE, PADDING_MAGIC, FrameHeader
-from s4gateway.wire.frame import parse_padding as parse_padding_header
-from s4gateway.wire.index import FrameEntry, FrameIndex
+from s4gateway.wire.hops import FrameHops
+from s4gateway.wire.index import FrameIndex
 from s4gateway.wire.manifest import Form, Stored
 from s4gateway.wire.tail import Tail
 
-MAX_HOPS = 20_000  # frames whose headers are read one by one to learn an object's size
-
 _Read = TypeVar("_Read")
+_ONE_FRAME: Final = MEDIUM_CHUNK  # writers store objects up to this size as one frame
 _ARCHIVED: Final = "InvalidObjectState"
 _log: Final = logging.getLogger("s4.tail")
 
@@ -58,6 +57,13 @@ class Attributes:
     def is_verbatim(self) -> bool:
         """The stored bytes are the client's bytes."""
         return self.stored.form in {Form.FOREIGN, Form.PASSTHROUGH}
+
+    @property
+    def may_be_indexed(self) -> bool:
+        """A writer may have laid an index beside it, as beside nothing stored in one frame."""
+        if self.is_verbatim:
+            return False
+        return self.stored.multipart or self.size is None or self.size > _ONE_FRAME
 
     @property
     def checksum(self) -> tuple[str, str, str] | None:
@@ -100,22 +106,23 @@ class Attributes:
         if self.size is None:
             return None
         head = self.head
-        return KnownObject(head.etag, head.size, self.size, self.etag, indexed=None)
+        return KnownObject(
+            head.etag,
+            head.size,
+            self.size,
+            self.etag,
+            indexed=None,
+            accounted=self.stored.ledger,
+            may_be_indexed=self.may_be_indexed,
+        )
 
 
 def describe(head: Head) -> Attributes:
     """Derive the client's view of an object from a backend answer to GET or HEAD."""
     stored = manifest.classify(head.metadata)
-    etag = stored.logical_etag or visible_etag(head.etag, stored)
+    etag = stored.logical_etag or manifest.visible_etag(head.etag, stored)
     size = head.size if stored.form is Form.FOREIGN else stored.logical_size
     return Attributes(head, stored, size, etag)
-
-
-def visible_etag(backend_etag: str, stored: Stored) -> str:
-    """Return the ETag shown for an object that carries no logical one."""
-    if stored.form in {Form.FOREIGN, Form.PASSTHROUGH} or "-" in backend_etag:
-        return backend_etag
-    return f"{backend_etag}-1"
 
 
 ReadStored = Callable[[int, int], Awaitable[bytes]]
@@ -208,24 +215,14 @@ async def _unarchived(reading: Awaitable[_Read]) -> _Read | None:
 async def hop_frames(read: ReadStored, stored_size: int) -> FrameIndex | None:
     """Build an index from frame headers alone; None when the body is no sequence of frames.
 
-    `read(start, end)` returns stored bytes. Costs one small read per frame, MAX_HOPS at most.
+    `read(start, end)` returns stored bytes. Costs one small read per frame.
     """
-    entries: list[FrameEntry] = []
-    offset = original = 0
+    walk = FrameHops(stored_size)
+    while (span := walk.wanted) is not None:
+        walk.feed(await read(*span))
+    if not walk.is_complete:
+        return None
     try:
-        for _ in range(MAX_HOPS):
-            if offset >= stored_size:
-                break
-            data = await read(offset, min(offset + HEADER_SIZE, stored_size))
-            if data[:4] == PADDING_MAGIC:
-                offset += PADDING_HEADER_SIZE + parse_padding_header(data)
-                continue
-            header = FrameHeader.parse(data)
-            entries.append(FrameEntry(original, header.original_size, offset, header.stored_size))
-            original += header.original_size
-            offset += header.stored_size
-        if offset != stored_size:
-            return None
-        return FrameIndex.from_entries(entries, total_padded=stored_size)
+        return walk.index()
     except WireError:
         return None

@@ -30,7 +30,9 @@ ObjectName = tuple[str, str]  # bucket, key
 class KnownObject:
     """What one backend version of an object looks like to clients.
 
-    `indexed` says whether a sidecar was written for it, None when this process did not see that.
+    `indexed` says whether a sidecar was written for it, None when this process did not see that;
+    `may_be_indexed`, whether it is of a kind that has one. `accounted` says whether the ledger
+    counts it, None when that is not known.
     """
 
     etag: str
@@ -38,6 +40,8 @@ class KnownObject:
     logical_size: int
     logical_etag: str
     indexed: bool | None
+    accounted: bool | None = None
+    may_be_indexed: bool = True
 
 
 class TailCache:

@@ -29,14 +29,17 @@ from s4gateway.backend.base import (
     HeaderList,
 )
 from s4gateway.backend.multipart import Upload
+from s4gateway.backend.probe import ConditionalVerb
 from s4gateway.objects import completion_record
-from s4gateway.objects.assembly import Material, Sent
+from s4gateway.objects.accounting import Swap, Write
+from s4gateway.objects.assembly import Indexes, Material, Sent
 from s4gateway.objects.attributes import Attributes
 from s4gateway.objects.cache import AttributeCache, KnownObject
 from s4gateway.objects.completion_record import CompletionRecord
 from s4gateway.objects.completion_request import Completed, Standing, Wanted
 from s4gateway.objects.detached import Detached
 from s4gateway.objects.encoding import Workshop
+from s4gateway.objects.footprint import Footprint, Found
 from s4gateway.objects.materials import Materials
 from s4gateway.objects.opening import Source
 from s4gateway.objects.reader import ObjectReader
@@ -85,6 +88,19 @@ class _Committed:
     size: int
     version_id: str | None
     head: Head | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Prepared:
+    """An upload whose parts lie at the store; `asked` are the client's conditions."""
+
+    wanted: Wanted
+    record: UploadRecord
+    tail: Tail
+    material: Material
+    direct: Indexes | None
+    sent: Sent
+    asked: HeaderList
 
 
 class Completer:
@@ -177,12 +193,19 @@ class Completer:
             return None
         head, tail = found.head, found.tail
         committed = _Committed(head.etag, head.size, head.version_id)
-        index = await self._objects.sidecars.load(wanted.name, head.etag, head.size)
-        if index is None:
+        counted = found.stored.ledger
+
+        async def finish(swap: Swap) -> bool | None:
+            swap.resumed(_footprint(committed, tail, counted=counted))
+            if await self._objects.sidecars.load(wanted.name, head.etag, head.size) is not None:
+                return None
             index = await self._materials.rebuild_index(wanted, tail, head.size)
-            if index is not None:
-                return await self._finish(wanted, committed, tail, index)
-        return await self._close(wanted, committed, tail, None)
+            if index is None:
+                return None
+            return await self._settle(swap, wanted, committed, tail, index, counted=counted)
+
+        written = await self._objects.writer.accounts.around(wanted.name, finish)
+        return await self._close(wanted, committed, tail, written)
 
     async def _made(self, wanted: Wanted, token: str) -> Attributes | None:
         """The object, if it is what this request makes."""
@@ -209,9 +232,10 @@ class Completer:
                 direct = await assembler.direct_indexes(material)
                 sent = await assembler.send(backend, wanted.upload, material, wanted.headers)
             await self._record(wanted, tail, None)
-            committed = await self._commit(backend, wanted, record.token, sent, asked, material)
-            index = await self._materials.join(material, direct, sent.indexes)
-            return await self._finish(wanted, committed, tail, index)
+            prepared = _Prepared(wanted, record, tail, material, direct, sent, asked)
+            call = partial(self._put_in_place, backend, prepared)
+            committed, written = await self._objects.writer.accounts.around(wanted.name, call)
+            return await self._close(wanted, committed, tail, written)
         except BackendAnswer as error:
             if error.code != "NoSuchUpload":
                 raise
@@ -223,21 +247,30 @@ class Completer:
         finally:
             reservation.release()
 
+    async def _put_in_place(
+        self, backend: Backend, prepared: "_Prepared", swap: Swap
+    ) -> tuple[_Committed, bool | None]:
+        """Commit, and bring the sidecar up to it; also whether an index was written."""
+        wanted, tail, sent = prepared.wanted, prepared.tail, prepared.sent
+        before = self._objects.attributes.last(wanted.name)
+        send = partial(self._commit, backend, prepared)
+        write = Write(send, _never, ConditionalVerb.COMPLETE, prepared.asked, before, repeats=False)
+        committed, _ = await swap.replace(write)
+        counted = prepared.record.ledger and bool(self._objects.writer.accounts.mark(()))
+        swap.stored(committed.version_id, _footprint(committed, tail, counted=counted))
+        index = await self._materials.join(prepared.material, prepared.direct, sent.indexes)
+        return committed, await self._settle(swap, wanted, committed, tail, index, counted=counted)
+
     async def _commit(
-        self,
-        backend: Backend,
-        wanted: Wanted,
-        token: str,
-        sent: Sent,
-        asked: HeaderList,
-        material: Material,
+        self, backend: Backend, prepared: "_Prepared", more: HeaderList
     ) -> _Committed:
-        """Have the store join the parts.
+        """Have the store join the parts, under the client's conditions and `more`.
 
         When its answer leaves open whether it has, the object tells.
         """
-        document = s3_completion.parts_document(sent.parts)
-        headers = [("content-type", "application/xml"), *wanted.headers, *asked]
+        wanted, token, material = prepared.wanted, prepared.record.token, prepared.material
+        document = s3_completion.parts_document(prepared.sent.parts)
+        headers = [("content-type", "application/xml"), *wanted.headers, *prepared.asked, *more]
         try:
             etag, head = await multipart.complete(backend, wanted.upload, document, headers)
         except BackendError as error:
@@ -255,19 +288,32 @@ class Completer:
         except BackendError:
             return None
 
-    async def _finish(
-        self, wanted: Wanted, committed: _Committed, tail: Tail, index: FrameIndex | None
-    ) -> Completed:
-        """Write the sidecar, remember the object, and close the upload."""
+    async def _settle(
+        self,
+        swap: Swap,
+        wanted: Wanted,
+        committed: _Committed,
+        tail: Tail,
+        index: FrameIndex | None,
+        *,
+        counted: bool,
+    ) -> bool | None:
+        """Write the sidecar and remember the object; whether an index was written."""
         name, attributes = wanted.name, self._objects.attributes
         known = KnownObject(
-            committed.etag, committed.size, tail.original_size, tail.etag, indexed=False
+            committed.etag,
+            committed.size,
+            tail.original_size,
+            tail.etag,
+            indexed=False,
+            accounted=counted,
         )
         versioned = committed.version_id is not None
         before = attributes.last(name)
-        written = await self._objects.writer.settle(name, known, index, before, versioned=versioned)
+        writer = self._objects.writer
+        written = await writer.settle(swap, name, known, index, before, versioned=versioned)
         attributes.tails.remember(name, committed.etag, tail.encode())
-        return await self._close(wanted, committed, tail, written)
+        return written
 
     async def _close(
         self, wanted: Wanted, committed: _Committed, tail: Tail, written: bool | None
@@ -332,6 +378,15 @@ def _records_change() -> Iterator[None]:
         if error.code in _RECORD_GONE:
             raise _Changed from error
         raise
+
+
+def _never(seen: Found | None) -> bool:
+    """A completion whose answer was lost has looked for its work itself."""
+    return False
+
+
+def _footprint(committed: _Committed, tail: Tail, *, counted: bool) -> Footprint:
+    return Footprint(tail.original_size, committed.size, accounted=counted)
 
 
 def _no_such_upload(wanted: Wanted) -> S3Error:

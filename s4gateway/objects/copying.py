@@ -3,7 +3,9 @@
 Rule: the store copies what was looked at and nothing else: every request is pinned to the source's
 backend ETag. The manifest goes along in every case, for without it the copied bytes could not be
 read: the store keeps it with all other metadata, and where the client replaces these, the source's
-`s4-*` entries are added to the client's own. The index is written anew, bound to the copy.
+`s4-*` entries are added to the client's own. The index is written anew, bound to the copy. What is
+compressed with a dictionary needs it in its own bucket, so a copy to another bucket takes it there
+first, by the same identity that may write the copy.
 
 A source above `largest` stored bytes is copied range by range into a multipart upload, which
 inherits nothing: its metadata and tags are read from the source and sent.
@@ -11,14 +13,21 @@ https://docs.aws.amazon.com/AmazonS3/latest/API/API_CopyObject.html
 https://docs.aws.amazon.com/AmazonS3/latest/userguide/CopyingObjectsMPUapi.html
 """
 
+from collections.abc import Awaitable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Final
 
 from s4gateway.backend import multipart
 from s4gateway.backend.base import Backend, BackendAnswer, Head, HeaderList
 from s4gateway.codecs.encoder import MEDIUM_CHUNK
-from s4gateway.objects.attributes import Attributes, visible_etag
+from s4gateway.codecs.zstd_dict import ZstdDict
+from s4gateway.objects import dictionaries
+from s4gateway.objects.accounting import Swap, Write
+from s4gateway.objects.attributes import Attributes
 from s4gateway.objects.cache import AttributeCache, KnownObject, ObjectName
+from s4gateway.objects.dictionary_store import DictionaryStore
+from s4gateway.objects.footprint import Found, of_attributes
 from s4gateway.objects.opening import Source
 from s4gateway.objects.part_copying import (
     PART_SIZE,
@@ -31,7 +40,6 @@ from s4gateway.objects.part_copying import (
 from s4gateway.objects.sidecar import Sidecars
 from s4gateway.objects.writer import ObjectWriter
 from s4gateway.s3.copying import CopyResult
-from s4gateway.s3.errors import S3Error
 from s4gateway.s3.headers import USER_METADATA_PREFIX
 from s4gateway.wire import keys, manifest
 from s4gateway.wire.index import FrameIndex
@@ -107,6 +115,7 @@ class ObjectCopier:
         sidecars: Sidecars,
         attributes: AttributeCache,
         writer: ObjectWriter,
+        dictionaries: DictionaryStore,
         *,
         largest: int = LARGEST,
         part_size: int = PART_SIZE,
@@ -115,6 +124,7 @@ class ObjectCopier:
         self._sidecars = sidecars
         self._attributes = attributes
         self._writer = writer
+        self._dictionaries = dictionaries
         self._largest = largest
         self._parts = PartCopier(part_size)
 
@@ -122,21 +132,45 @@ class ObjectCopier:
         """Copy the version that `looked_at` describes.
 
         Raises BackendError, 412 when the source is another by now or a condition does not hold;
-        S3Error("NotImplemented") when the copy could not be read where it goes.
+        DictionaryError when the copy could not be read where it goes.
         """
-        await self._check_dictionary(source, looked_at, order)
+        await self._bring_dictionary(source, looked_at, order.name[0])
         index = await self._index(source, looked_at)
-        before = self._attributes.last(order.name)
-        try:
+        call = partial(self._copy, source, looked_at, order, index)
+        return await self._writer.accounts.around(order.name, call)
+
+    async def _copy(
+        self,
+        source: Source,
+        looked_at: Attributes,
+        order: CopyOrder,
+        index: FrameIndex | None,
+        swap: Swap,
+    ) -> CopiedObject:
+        name, before = order.name, self._attributes.last(order.name)
+        counted = looked_at.stored.ledger and bool(self._writer.accounts.mark(order.settings))
+        made = replace(of_attributes(looked_at), accounted=counted)
+
+        def send(_: HeaderList) -> Awaitable[tuple[Head, CopyResult]]:
             if looked_at.head.size > self._largest and not _changes_nothing(source, order):
-                head, result = await self._parts.copy(source, looked_at, _upload(order, looked_at))
-            else:
-                head, result = await _copy_at_once(source, looked_at, order)
+                upload = _upload(order, looked_at, counted=counted)
+                return self._parts.copy(source, looked_at, upload)
+            return _copy_at_once(source, looked_at, order, counted=counted)
+
+        def is_made(seen: Found | None) -> bool:
+            return seen is not None and seen.footprint == made
+
+        try:
+            write = Write(send, is_made, asked=order.conditions, before=before)
+            (head, result), _ = await swap.replace(write)
         except BaseException:
-            self._attributes.forget(order.name)  # the store may or may not have made it
+            self._attributes.forget(name)  # the store may or may not have made it
             raise
+        swap.stored(head.version_id, made)
         known, versioned = _known(looked_at, result.etag), head.version_id is not None
-        written = await self._writer.settle(order.name, known, index, before, versioned=versioned)
+        if known is not None:
+            known = replace(known, accounted=counted)
+        written = await self._writer.settle(swap, name, known, index, before, versioned=versioned)
         return CopiedObject(head, _as_seen(looked_at, result), written)
 
     async def _index(self, source: Source, looked_at: Attributes) -> FrameIndex | None:
@@ -148,25 +182,25 @@ class ObjectCopier:
             return None
         return await self._sidecars.load(source.name, head.etag, head.size)
 
-    async def _check_dictionary(
-        self, source: Source, looked_at: Attributes, order: CopyOrder
-    ) -> None:
-        """Refuse to take an object away from the dictionary it is read with."""
-        dictionary, bucket = looked_at.stored.dict_id, order.name[0]
-        if dictionary is None or bucket == source.name[0]:
+    async def _bring_dictionary(self, source: Source, looked_at: Attributes, bucket: str) -> None:
+        """See to it that `bucket` has the dictionary the object is read with."""
+        dict_id = looked_at.stored.dict_id
+        if dict_id is None or bucket == source.name[0]:
             return
-        key = keys.dictionary_key(dictionary)
-        assert key is not None
+        dictionary = await self._dictionaries.find(source.name[0], dict_id)
+        if not await self._has(bucket, dictionary):
+            await dictionaries.publish(source.backend, bucket, dictionary.data)
+
+    async def _has(self, bucket: str, dictionary: ZstdDict) -> bool:
+        """Whether these very bytes stand there, by what the store says of them."""
         try:
-            await self._backend.head(bucket, key)
+            head = await self._backend.head(bucket, keys.DICTIONARY_PREFIX + dictionary.dict_id)
         except BackendAnswer as error:
             if not error.missing:
                 raise
-            raise S3Error(
-                "NotImplemented",
-                f"The object is compressed with dictionary {dictionary}, which bucket {bucket} "
-                f"does not have: copy {key} there first.",
-            ) from error
+            return False
+        recorded = head.metadata.get(manifest.DICT_SHA256)
+        return head.size == dictionary.size and recorded == dictionary.sha256
 
 
 def _changes_nothing(source: Source, order: CopyOrder) -> bool:
@@ -177,7 +211,7 @@ def _changes_nothing(source: Source, order: CopyOrder) -> bool:
 
 
 async def _copy_at_once(
-    source: Source, looked_at: Attributes, order: CopyOrder
+    source: Source, looked_at: Attributes, order: CopyOrder, *, counted: bool
 ) -> tuple[Head, CopyResult]:
     """CopyObject; raises BackendError."""
     headers = [
@@ -188,7 +222,7 @@ async def _copy_at_once(
     ]
     if order.description is not None:
         headers.append(("x-amz-metadata-directive", "REPLACE"))
-        headers += _replaced(order.description, looked_at)
+        headers += _replaced(order.description, looked_at, counted=counted)
     if order.replace_tags:
         headers.append(("x-amz-tagging-directive", "REPLACE"))
     if order.checksum_algorithm is not None and looked_at.stored.form is Form.FOREIGN:
@@ -198,25 +232,25 @@ async def _copy_at_once(
     return head, parse_result(document)
 
 
-def _replaced(description: HeaderList, looked_at: Attributes) -> HeaderList:
+def _replaced(description: HeaderList, looked_at: Attributes, *, counted: bool) -> HeaderList:
     """The client's metadata, and the entries without which the body could not be read.
 
-    The ledger's mark stays behind: the copy is counted for itself.
+    The ledger's mark goes along only with what the ledger counts.
     """
     headers = list(description)
     if all(name != _DEFAULT_TYPE[0] for name, _ in headers):
         headers.append(_DEFAULT_TYPE)
     for name, value in looked_at.head.metadata.items():
-        if name.startswith(manifest.RESERVED_PREFIX) and name != manifest.LEDGER:
+        if name.startswith(manifest.RESERVED_PREFIX) and (counted or name != manifest.LEDGER):
             headers.append((USER_METADATA_PREFIX + name, value))
     return headers
 
 
-def _upload(order: CopyOrder, looked_at: Attributes) -> UploadOrder:
+def _upload(order: CopyOrder, looked_at: Attributes, *, counted: bool) -> UploadOrder:
     """The same as a multipart upload, which is told all that a copy takes over by itself."""
     settings = [each for each in order.settings if order.replace_tags or each[0] != _TAGS]
     if order.description is not None:
-        description = _replaced(order.description, looked_at)
+        description = _replaced(order.description, looked_at, counted=counted)
     else:
         headers = looked_at.head.headers.items()
         description = [each for each in headers if is_description(each[0])]
@@ -245,8 +279,10 @@ def _seen_etag(looked_at: Attributes, etag: str) -> str:
     What is derived from the backend's ETag is derived anew.
     """
     stored = looked_at.stored
-    if stored.logical_etag is None and looked_at.etag == visible_etag(looked_at.head.etag, stored):
-        return visible_etag(etag, stored)
+    if stored.logical_etag is None and looked_at.etag == manifest.visible_etag(
+        looked_at.head.etag, stored
+    ):
+        return manifest.visible_etag(etag, stored)
     return looked_at.etag
 
 

@@ -16,6 +16,7 @@ from typing import Final
 
 from s4gateway.codecs import decoder
 from s4gateway.codecs.base import CodecError
+from s4gateway.codecs.zstd_dict import ZstdDict
 from s4gateway.objects.budget import Reservation
 from s4gateway.objects.encoding import Workshop
 from s4gateway.objects.errors import DamagedObject, UnreadableObject
@@ -31,6 +32,7 @@ LARGE_FRAME: Final = 32 * 1024 * 1024
 # Bytes of a large payload decoded at a time. Four of zstd's can stand for 128 KiB.
 _SLICE: Final = 32 * 1024
 _ZSTD_SLICE: Final = 1024
+_ZSTD: Final = frozenset({CodecId.CPU_ZSTD, CodecId.CPU_ZSTD_DICT})
 _STEP: Final = 1024 * 1024  # decoded bytes after which a payload's decoding pauses
 _UNAVAILABLE: Final = frozenset({"codec-unavailable", "unknown-codec", "dictionary-missing"})
 
@@ -50,7 +52,7 @@ class DecodedFrame:
 
 def as_object_error(error: WireError | CodecError) -> DamagedObject | UnreadableObject:
     """Tell an object that needs another build from one that is broken."""
-    text = f"{error.code}: {error}"
+    text = str(error)
     return UnreadableObject(text) if error.code in _UNAVAILABLE else DamagedObject(text)
 
 
@@ -60,7 +62,7 @@ async def in_steps(
     """Decode a piece of a large payload, yielding what comes out before there is too much of it."""
     loop = asyncio.get_running_loop()
     view, position = memoryview(data), 0
-    size = _ZSTD_SLICE if codec is CodecId.CPU_ZSTD else _SLICE
+    size = _ZSTD_SLICE if codec in _ZSTD else _SLICE
     while position < len(view):
         work = loop.run_in_executor(executor, _step, payload, view, position, size)
         position, pieces = await work
@@ -84,14 +86,22 @@ class FrameReader:
     """Turns stored bytes into decoded frames, for one request.
 
     `reservation` is the request's; it grows to the largest frame met, on top of `beside` bytes of
-    it that are taken for something else. Raises DamagedObject, UnreadableObject,
-    S3Error("SlowDown"), and what iterating over the source raises.
+    it that are taken for something else. `dictionary` is the one the object names. Raises
+    DamagedObject, UnreadableObject, S3Error("SlowDown"), and what iterating over the source raises.
     """
 
-    def __init__(self, workshop: Workshop, reservation: Reservation, *, beside: int = 0) -> None:
+    def __init__(
+        self,
+        workshop: Workshop,
+        reservation: Reservation,
+        *,
+        beside: int = 0,
+        dictionary: ZstdDict | None = None,
+    ) -> None:
         self._workshop = workshop
         self._reservation = reservation
         self._beside = beside
+        self._dictionary = dictionary
         self._ahead = 0  # frames decoded beside the one that is wanted next
 
     async def frames(
@@ -115,14 +125,19 @@ class FrameReader:
                         decoding.append(frame.finish())
                         frame = None
                         while len(decoding) > self._ahead:
-                            yield await decoding.popleft().result()
+                            yield await _first(decoding)
                     else:
                         assert frame is not None
                         await frame.feed(event)
             scanner.close()
             while decoding:
-                yield await decoding.popleft().result()
+                yield await _first(decoding)
         except (WireError, CodecError) as error:
+            try:
+                while decoding:  # what stands before the fault is sound, or the first fault
+                    yield await _first(decoding)
+            except CodecError as earlier:
+                raise as_object_error(earlier) from earlier
             raise as_object_error(error) from error
         finally:
             if frame is not None:
@@ -133,11 +148,11 @@ class FrameReader:
     async def _start(self, start: FrameStart) -> "_OpenFrame":
         header = start.header
         if max(header.original_size, header.compressed_size) > LARGE_FRAME:
-            return _LargeFrame(self._workshop, start)
+            return _LargeFrame(self._workshop, start, self._dictionary)
         need = self._beside + header.original_size + header.compressed_size
         if need > self._reservation.held:
             await self._reservation.grow(need - self._reservation.held)
-        return _Frame(self._workshop, start)
+        return _Frame(self._workshop, start, self._dictionary)
 
     def may_read_ahead(self) -> bool:
         """Decode two frames beside the one being sent, if there is plenty of memory."""
@@ -172,12 +187,23 @@ class _Decoding:
             self.pieces.add_done_callback(lambda done: done.cancelled() or done.exception())
 
 
+async def _first(decoding: "deque[_Decoding]") -> DecodedFrame:
+    """The frame decoded first; when it is damaged, those behind it are dropped."""
+    try:
+        return await decoding.popleft().result()
+    except BaseException:
+        while decoding:
+            decoding.popleft().abandon()
+        raise
+
+
 class _Frame:
     """A frame whose payload is gathered in memory and decoded at its end."""
 
-    def __init__(self, workshop: Workshop, start: FrameStart) -> None:
+    def __init__(self, workshop: Workshop, start: FrameStart, dictionary: ZstdDict | None) -> None:
         self._workshop = workshop
         self._start = start
+        self._dictionary = dictionary
         self._payload: list[bytes | memoryview] = []
 
     async def feed(self, piece: bytes | memoryview) -> None:
@@ -188,13 +214,12 @@ class _Frame:
         header = self._start.header
         plain = Spool(self._workshop.lanes.disk, memory_limit=LARGE_FRAME)
         frame = DecodedFrame(header, self._start.offset, plain)
-        codecs = self._workshop.codecs
+        needs = header, payload, self._workshop.codecs, self._dictionary
         if header.original_size <= INLINE_ORIGINAL:
-            return _Decoding(frame, decoder.decode_frame(header, payload, codecs))
+            return _Decoding(frame, decoder.decode_frame(*needs))
         loop = asyncio.get_running_loop()
         codec = self._workshop.lanes.codec
-        work = loop.run_in_executor(codec, decoder.decode_frame, header, payload, codecs)
-        return _Decoding(frame, work)
+        return _Decoding(frame, loop.run_in_executor(codec, decoder.decode_frame, *needs))
 
     def close(self) -> None:
         self._payload = []
@@ -203,11 +228,12 @@ class _Frame:
 class _LargeFrame:
     """A frame decoded piece by piece into a spool."""
 
-    def __init__(self, workshop: Workshop, start: FrameStart) -> None:
+    def __init__(self, workshop: Workshop, start: FrameStart, dictionary: ZstdDict | None) -> None:
         self._workshop = workshop
         self._start = start
         header = start.header
-        self._decoder = decoder.FrameDecoder(header, workshop.codecs.get(header.codec))
+        codec = workshop.codecs.get(header.codec, dictionary)
+        self._decoder = decoder.FrameDecoder(header, codec)
         self._plain = Spool(workshop.lanes.disk, directory=workshop.spool_directory)
 
     async def feed(self, piece: bytes | memoryview) -> None:

@@ -27,7 +27,7 @@ from s4gateway.codecs import decoder
 from s4gateway.codecs import dispatcher as dispatching
 from s4gateway.codecs import encoder as framing
 from s4gateway.codecs.registry import Registry
-from s4gateway.objects.budget import ByteBudget
+from s4gateway.objects.budget import ByteBudget, Reservation
 from s4gateway.objects.lanes import Lane, Lanes
 from s4gateway.objects.spool import Spool
 from s4gateway.objects.unnamed_file import Piece
@@ -71,17 +71,39 @@ class Workshop:
 
 
 @immutable
+class Tried:
+    """How a dictionary did on one body; sizes in bytes, those of payloads without frame headers.
+
+    `label` is the configured prefix the dictionary came by. `won` says that the object is stored
+    with it, `plain` what it would have taken without.
+    """
+
+    label: str
+    dict_id: str
+    won: bool
+    original: int
+    with_dictionary: int
+    plain: int
+
+
+@immutable
 class EncodedObject:
     """A body ready to be stored, with everything its metadata will say.
 
     `index` is None where no sidecar is due: one frame, or a body stored as it came. A part always
-    has one. Close it when it has been stored or given up.
+    has one. `memory` is held for a body of some size that is not spooled. A `bare` one is stored
+    without its manifest, as anybody's object. `parts` are the sizes its body is uploaded in, where
+    that matters. Close it when it has been stored or given up.
     """
 
     body: Body
     manifest: Manifest
     index: FrameIndex | None
     spool: Spool | None = None
+    tried: Tried | None = None
+    memory: Reservation | None = None
+    bare: bool = False
+    parts: tuple[int, ...] = ()
 
     @property
     def stored_size(self) -> int:
@@ -95,9 +117,11 @@ class EncodedObject:
         return replace(self, manifest=replace(self.manifest, checksum=checksum))
 
     def close(self) -> None:
-        """Drop the spooled bytes."""
+        """Drop the spooled bytes, give the memory back."""
         if self.spool is not None:
             self.spool.close()
+        if self.memory is not None:
+            self.memory.release()
 
 
 def encode_small(
@@ -333,8 +357,11 @@ class ObjectEncoder:
         loop = asyncio.get_running_loop()
         await loop.run_in_executor(self._workshop.lanes.digest, update)
 
-    async def finish(self, fit: Fit | None = None) -> EncodedObject:
-        """Wait for the lanes and return what is to be stored; frames are padded as `fit` says."""
+    async def finish(self, fit: Fit | None = None, trailer: bytes = b"") -> EncodedObject:
+        """Wait for the lanes and return what is to be stored; frames are padded as `fit` says.
+
+        `trailer` is a padding frame that goes behind all others.
+        """
         if self._codec is None:
             await self._begin()
         await self._digest_lane.finish()
@@ -346,13 +373,13 @@ class ObjectEncoder:
         while self._frames:
             await self._frames[0].lane.finish()
             await self._collect()
-        return await self._finish_framed(fit)
+        return await self._finish_framed(fit, trailer)
 
     async def _finish_plain(self) -> EncodedObject:
         await self._spool_plain()
         return self._encoded(CodecId.PASSTHROUGH, framed=False)
 
-    async def _finish_framed(self, fit: Fit | None) -> EncodedObject:
+    async def _finish_framed(self, fit: Fit | None, trailer: bytes) -> EncodedObject:
         only = self._only_frame
         if self._always_framed and not self._entries:
             only = framing.EncodedFrame(EMPTY_FRAME, [])
@@ -369,6 +396,9 @@ class ObjectEncoder:
             await self._spool_frame(only)
         if fit is not None:
             await self._pad(fit(self._fed, self._spool.length) - self._spool.length)
+        if trailer:
+            await self._digest([trailer], self._stored_md5, self._checksum)
+            await self._spool.append([trailer])
         assert self._codec is not None
         return self._encoded(self._codec, framed=True)
 

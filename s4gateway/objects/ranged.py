@@ -12,9 +12,11 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import Final
 
+from s4gateway.codecs.zstd_dict import ZstdDict
 from s4gateway.objects.attributes import Attributes
 from s4gateway.objects.budget import Reservation
 from s4gateway.objects.decoding import DecodedFrame, FrameReader, first_verified, plaintext
+from s4gateway.objects.dictionary_store import DictionaryStore
 from s4gateway.objects.encoding import Workshop
 from s4gateway.objects.errors import DamagedObject
 from s4gateway.objects.frame_cache import FrameCache, FrameName
@@ -34,9 +36,12 @@ _CACHE_WORTHWHILE: Final = 128 * 1024  # bytes of plaintext below which decoding
 class RangeReader:
     """Opens ranges by index; shared by all requests of a process."""
 
-    def __init__(self, workshop: Workshop, frames: FrameCache) -> None:
+    def __init__(
+        self, workshop: Workshop, frames: FrameCache, dictionaries: DictionaryStore
+    ) -> None:
         self._workshop = workshop
         self._frames = frames
+        self._dictionaries = dictionaries
         self._decoding: dict[FrameName, asyncio.Future[None]] = {}
 
     async def open(
@@ -73,7 +78,8 @@ class RangeReader:
         try:
             reservation = self._workshop.budget.share(_SHARE)
             counter = Counter()
-            reader = FrameReader(self._workshop, reservation)
+            dictionary = await self._dictionary(source, attributes)
+            reader = FrameReader(self._workshop, reservation, dictionary=dictionary)
             largest = max(entry.original_size for entry in entries)
             decoded = reader.frames(counter.over(stream), largest=largest, offset=plan.fetch_start)
             wanted = plan.skip + plan.take
@@ -158,10 +164,13 @@ class RangeReader:
         pieces: list[bytes] = []
         largest = max(entry.original_size for entry in run)
         entries = iter(run)
+        dictionary = await self._dictionary(read.source, read.attributes)
         stream = await read.source.pinned(read.attributes.head.etag, *extent)
         try:
             start, end = read.span
-            reader = FrameReader(self._workshop, read.reservation, beside=end - start)
+            reader = FrameReader(
+                self._workshop, read.reservation, beside=end - start, dictionary=dictionary
+            )
             decoded = reader.frames(read.counter.over(stream), largest=largest, offset=extent[0])
             async with aclosing(_as_indexed(decoded, run)) as frames:
                 async for frame in frames:
@@ -175,6 +184,9 @@ class RangeReader:
         finally:
             await stream.close()
         return pieces
+
+    async def _dictionary(self, source: Source, attributes: Attributes) -> ZstdDict | None:
+        return await self._dictionaries.needed_by(source.name[0], attributes.stored)
 
     async def _keep(self, name: FrameName, frame: DecodedFrame, used: int) -> None:
         size = frame.plain.length

@@ -9,7 +9,6 @@ answer is stitched from two versions. An object whose sidecar is missing or not 
 decoded from its start and cut; the result says so (`fallback`), because it is right but expensive.
 """
 
-import base64
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import aclosing
 from functools import partial
@@ -19,6 +18,7 @@ from s4gateway.backend.base import BackendAnswer, ObjectStream
 from s4gateway.codecs import decoder
 from s4gateway.codecs.base import CodecError
 from s4gateway.codecs.encoder import MEDIUM_CHUNK
+from s4gateway.codecs.zstd_dict import ZstdDict
 from s4gateway.objects.attributes import (
     Attributes,
     ReadStored,
@@ -36,6 +36,7 @@ from s4gateway.objects.decoding import (
     in_steps,
     whole_plaintext,
 )
+from s4gateway.objects.dictionary_store import DictionaryStore
 from s4gateway.objects.encoding import SMALL_BODY, Workshop
 from s4gateway.objects.errors import DamagedObject, UnreadableObject
 from s4gateway.objects.frame_cache import FrameCache
@@ -53,6 +54,7 @@ _Result = TypeVar("_Result")
 _ATTEMPTS: Final = 3  # versions to look at while a key is overwritten busily
 _SHARE: Final = 1024 * 1024  # bytes a streamed read reserves before it knows its frames
 _ONE_FRAME: Final = MEDIUM_CHUNK  # writers store objects up to this size as one frame
+_OF_FRAMES: Final = frozenset({Form.FRAMED, Form.DICTIONARY})
 
 
 class ObjectReader:
@@ -64,11 +66,13 @@ class ObjectReader:
         sidecars: Sidecars,
         attributes: AttributeCache,
         frames: FrameCache,
+        dictionaries: DictionaryStore,
     ) -> None:
         self._workshop = workshop
         self._sidecars = sidecars
         self._attributes = attributes
-        self._ranges = RangeReader(workshop, frames)
+        self._dictionaries = dictionaries
+        self._ranges = RangeReader(workshop, frames, dictionaries)
         self._looks: Coalescer[Attributes] = Coalescer()
 
     async def attributes(self, source: Source) -> Attributes:
@@ -110,7 +114,8 @@ class ObjectReader:
     async def open_whole(self, source: Source, *, if_match: str | None = None) -> OpenObject:
         """Open the whole object, of backend ETag `if_match` when given.
 
-        Raises BackendError, ObjectError, S3Error("SlowDown").
+        Raises BackendError, ObjectError, S3Error("SlowDown"): DictionaryError where the object
+        needs a dictionary that is not to be had.
         """
         opening = partial(self._open_whole, source, if_match)
         return await (_settled(opening) if if_match is None else opening())
@@ -126,13 +131,18 @@ class ObjectReader:
             if not is_measured(attributes) and attributes.head.size <= SMALL_BODY:
                 stored = await stream.read(SMALL_BODY)
             attributes = await self._measured(attributes, source, stored)
-            return await self._open(stream, attributes, stored)
+            dictionary = await self._dictionaries.needed_by(bucket, attributes.stored)
+            return await self._open(stream, attributes, stored, dictionary)
         except BaseException:
             await stream.close()
             raise
 
     async def _open(
-        self, stream: ObjectStream, attributes: Attributes, stored: bytes | None
+        self,
+        stream: ObjectStream,
+        attributes: Attributes,
+        stored: bytes | None,
+        dictionary: ZstdDict | None,
     ) -> OpenObject:
         form = attributes.stored.form
         manifest = attributes.stored.manifest
@@ -141,7 +151,7 @@ class ObjectReader:
         if form is Form.FOREIGN:
             content: Content = through(stream, counter)
             return OpenObject(attributes, 0, size or 0, content, counter, None, (stream,))
-        if form in {Form.ENCRYPTED, Form.DICTIONARY}:
+        if form is Form.ENCRYPTED:
             msg = f"stored as {form.value}, which this gateway cannot open"
             raise UnreadableObject(msg)
         if size is None:
@@ -152,7 +162,7 @@ class ObjectReader:
             if stored is None:
                 stored = await stream.read(SMALL_BODY)
             counter.count = len(stored)
-            content = self._decode_small(stored, attributes, size)
+            content = self._decode_small(stored, attributes, size, dictionary)
             await stream.close()
             return OpenObject(attributes, 0, size, content, counter)
         reservation = self._workshop.budget.share(_SHARE)
@@ -166,7 +176,7 @@ class ObjectReader:
                 assert manifest is not None
                 content = self._payload(pieces, manifest)
             else:
-                reader = FrameReader(self._workshop, reservation)
+                reader = FrameReader(self._workshop, reservation, dictionary=dictionary)
                 crc = _expected_crc(attributes)
                 frames = await first_verified(reader.frames(pieces, largest=size), reader, size)
                 content = whole_plaintext(frames, size, crc)
@@ -176,11 +186,13 @@ class ObjectReader:
             raise
         return OpenObject(attributes, 0, size, content, counter, None, resources)
 
-    def _decode_small(self, stored: bytes, attributes: Attributes, size: int) -> bytes:
+    def _decode_small(
+        self, stored: bytes, attributes: Attributes, size: int, dictionary: ZstdDict | None
+    ) -> bytes:
         codecs = self._workshop.codecs
         manifest = attributes.stored.manifest
         try:
-            if attributes.stored.form is Form.FRAMED:
+            if attributes.stored.form in _OF_FRAMES:
                 pieces: list[bytes] = []
                 room = size
                 for _, header, payload in wire_frame.walk(stored):
@@ -188,7 +200,7 @@ class ObjectReader:
                     if room < 0:  # told before a few bytes become many
                         msg = f"frames claim more than the {size} bytes of the object"
                         raise DamagedObject(msg)
-                    pieces += decoder.decode_frame(header, [payload], codecs)
+                    pieces += decoder.decode_frame(header, [payload], codecs, dictionary)
                 plain = pieces[0] if len(pieces) == 1 else b"".join(pieces)
             elif attributes.stored.form is Form.PASSTHROUGH:
                 plain = stored
@@ -253,7 +265,7 @@ class ObjectReader:
             return OpenObject(
                 attributes, start, end, through(stream, counter), counter, None, (stream,)
             )
-        if form is not Form.FRAMED:
+        if form not in _OF_FRAMES:
             return await self._from_start(source, attributes, start, end, form.value)
         name, size = source.name, head.size
         guess = self._sidecars.known(name, head.etag) or _single_frame(attributes)
@@ -292,10 +304,7 @@ def _expected_crc(attributes: Attributes) -> int | None:
     """The CRC-32C of the whole original, when something tells it."""
     if attributes.stored.manifest is not None:
         return attributes.stored.manifest.crc32c
-    match attributes.checksum:
-        case ("crc32c", value, "FULL_OBJECT"):
-            return int.from_bytes(base64.b64decode(value))
-    return None
+    return None if attributes.tail is None else attributes.tail.crc32c
 
 
 async def _settled(read: Callable[[], Awaitable[_Result]]) -> _Result:

@@ -10,9 +10,10 @@ import base64
 import contextlib
 import hashlib
 import logging
+from collections.abc import Awaitable, Callable
 from typing import Final
 
-from s4gateway.backend.base import Backend, BackendError, Body
+from s4gateway.backend.base import Backend, BackendError, Body, Head, HeaderList
 from s4gateway.objects import removal
 from s4gateway.objects.cache import IndexCache, ObjectName
 from s4gateway.objects.lanes import Lanes
@@ -30,6 +31,9 @@ _PENDING_LIMIT: Final = 100_000
 _BATCH_DELAY: Final = 0.05  # seconds in which removals gather into one request
 
 _log = logging.getLogger("s4.sidecar")
+
+Send = Callable[[HeaderList], Awaitable[Head]]  # sends one request with more headers
+Via = Callable[[Send, Body], Awaitable[object]]  # does so its own way; the body is sent along
 
 
 class Sidecars:
@@ -84,29 +88,33 @@ class Sidecars:
                 "sidecar refused", extra={"fields": {"bucket": bucket, "error": str(error)}}
             )
             return None
-        return index if _is_usable(index, etag, stored_size) else None
+        return index if index.describes(etag, stored_size) else None
 
-    async def write(self, name: ObjectName, index: FrameIndex, etag: str, size: int) -> bool:
-        """Store the index of the version just written; False when that failed."""
+    async def write(
+        self, name: ObjectName, index: FrameIndex, etag: str, size: int, via: Via | None = None
+    ) -> int | None:
+        """Store the index of the version just written; its bytes, None when that failed.
+
+        `via` sends it in its own way.
+        """
         bucket, key = name
         bound = index.bind(etag, size)
         data = bound.encode()
         md5 = base64.b64encode(hashlib.md5(data, usedforsecurity=False).digest()).decode()
+        body = Body.of(data, md5=md5)  # buckets with Object Lock take nothing without
+
+        async def send(headers: HeaderList) -> Head:
+            fields = [("content-type", CONTENT_TYPE), *headers]
+            return await self._backend.put(bucket, keys.sidecar_key(key), body, fields)
+
         await self.removals.withhold(name)
         try:
-            await self._backend.put(
-                bucket,
-                keys.sidecar_key(key),
-                Body.of(data, md5=md5),  # buckets with Object Lock take nothing without
-                [("content-type", CONTENT_TYPE)],
-            )
+            await (send(()) if via is None else via(send, body))
         except BackendError as error:
-            _log.warning(
-                "sidecar not written", extra={"fields": {"bucket": bucket, "error": str(error)}}
-            )
-            return False
+            _warn("sidecar not written", bucket, error)
+            return None
         self._cache.remember(name, etag, bound)
-        return True
+        return len(data)
 
     async def remove(self, *names: ObjectName) -> None:
         """Delete the sidecars now; of one bucket."""
@@ -147,27 +155,36 @@ class Sidecars:
             _warn("sidecar not brought back", bucket, error)
 
     async def purge(self, name: ObjectName) -> bool:
-        """Delete all versions of the sidecar if the object has none left; whether that was so.
+        """Delete all versions of the sidecar if the object has none left; whether that was so."""
+        try:
+            doomed = await self.left_behind(name)
+            if doomed is None:
+                return False
+            return not doomed or await removal.delete(self._backend, name[0], doomed, by_id=True)
+        except (BackendError, S3Error) as error:
+            _warn("sidecar not removed", name[0], error)
+            return False
 
-        An object's versions are listed before its sidecar's, but found after them by SeaweedFS: a
-        page that ends with the sidecar says nothing.
+    async def left_behind(
+        self, name: ObjectName, *, markers: bool = True
+    ) -> list[removal.Version] | None:
+        """Versions of the sidecar of an object that has none left; None when it has any.
+
+        `markers`: delete markers are versions. An object's versions are listed before its
+        sidecar's, but found after them by SeaweedFS: a page that ends with the sidecar says
+        nothing. Raises BackendError, S3Error.
         """
         bucket, key = name
         sidecar = keys.sidecar_key(key)
-        try:
-            page = await self._versions(bucket, key, _LOOKED_AT)
-            cut = page.is_truncated and page.entries[-1:] and page.entries[-1].key == sidecar
-            if cut or any(each.key == key for each in page.entries):
-                return False
-            doomed = [
-                removal.Version(sidecar, each.version_id)
-                for each in page.entries
-                if each.key == sidecar
-            ]
-            return not doomed or await removal.delete(self._backend, bucket, doomed, by_id=True)
-        except (BackendError, S3Error) as error:
-            _warn("sidecar not removed", bucket, error)
-            return False
+        page = await self._versions(bucket, key, _LOOKED_AT)
+        cut = page.is_truncated and page.entries[-1:] and page.entries[-1].key in {key, sidecar}
+        if cut or any(each.key == key and (markers or not each.is_marker) for each in page.entries):
+            return None
+        return [
+            removal.Version(sidecar, each.version_id)
+            for each in page.entries
+            if each.key == sidecar
+        ]
 
     async def _versions(self, bucket: str, prefix: str, count: int) -> VersionPage:
         asked = [("max-keys", str(count)), ("prefix", prefix), ("versions", "")]
@@ -188,17 +205,6 @@ class Sidecars:
 
 def _warn(event: str, bucket: str, error: Exception) -> None:
     _log.warning(event, extra={"fields": {"bucket": bucket, "error": str(error)}})
-
-
-def _is_usable(index: FrameIndex, etag: str, stored_size: int) -> bool:
-    if not len(index) or index.sse is not None or not index.is_bound_to(etag, stored_size):
-        return False
-    last = index[len(index) - 1]
-    return (
-        index.is_contiguous
-        and last.compressed_offset + last.compressed_size <= stored_size
-        and index.total_padded <= stored_size
-    )
 
 
 class PendingRemovals:

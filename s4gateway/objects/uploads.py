@@ -56,7 +56,8 @@ class UploadRecord:
     `token` marks the object this upload makes, so that a repeated Complete knows its own work.
     `checksum_algorithm` is lower-case ("crc64nvme"), `checksum_type` COMPOSITE or FULL_OBJECT; both
     None when the client declared none. `encryption` are request headers that store staged parts
-    under the same server-side encryption as the object.
+    under the same server-side encryption as the object. `ledger`: the object to come carries the
+    ledger's mark.
     """
 
     upload_id: str
@@ -65,10 +66,11 @@ class UploadRecord:
     checksum_algorithm: str | None = None
     checksum_type: str | None = None
     encryption: tuple[tuple[str, str], ...] = ()
+    ledger: bool = False
 
     def encode(self) -> bytes:
         """The record as it is stored."""
-        fields = {
+        fields: dict[str, object] = {
             "v": _VERSION,
             "upload_id": self.upload_id,
             "key": self.key,
@@ -77,6 +79,8 @@ class UploadRecord:
             "checksum_type": self.checksum_type,
             "encryption": dict(self.encryption),
         }
+        if self.ledger:
+            fields["ledger"] = True
         return json.dumps(fields, separators=(",", ":")).encode()
 
     @classmethod
@@ -96,7 +100,8 @@ class UploadRecord:
         ):
             msg = "the record of a multipart upload is malformed"
             raise DamagedObject(msg)
-        return cls(upload_id, key, token, algorithm, kind, tuple(encryption.items()))
+        ledger = fields.get("ledger") is True
+        return cls(upload_id, key, token, algorithm, kind, tuple(encryption.items()), ledger)
 
 
 def decode_json(data: bytes) -> dict[str, Any]:

@@ -3,7 +3,8 @@
 Rule: metadata and body go in one PUT, so that no reader ever meets a compressed body it does not
 recognise. The sidecar follows and is bound to the ETag the PUT returned; a crash in between leaves
 an object that is whole, and whose ranges cost more. A sidecar that the new version does not need is
-removed, except on a versioned bucket, where an older version may still use it.
+removed, except on a versioned bucket, where an older version may still use it. A body too large
+for one PUT, or wanted in parts, goes by a multipart upload, whose parts mean nothing to readers.
 
 Removing costs the store as much as half a small write, so a small write first asks, in the same
 request, whether what is known is still true: `If-None-Match: *` for a key never seen, `If-Match`
@@ -11,30 +12,34 @@ for the version last seen. When the store says no, the write is sent again witho
 store's yes is only believed once it is known to say no where it must; others are never asked.
 """
 
+from collections.abc import Awaitable
 from dataclasses import replace
+from functools import partial
 from typing import Final
 
-from s4gateway.backend.base import (
-    Backend,
-    BackendAnswer,
-    BackendUnavailable,
-    Head,
-    HeaderList,
-)
+from s4gateway.backend.base import Backend, BackendError, Head, HeaderList
 from s4gateway.backend.conditional import ConditionalWrites
 from s4gateway.backend.probe import ConditionalVerb
-from s4gateway.objects import deletion
+from s4gateway.objects.accounting import (
+    Accounts,
+    NullAccounts,
+    Removal,
+    Swap,
+    Write,
+    question,
+)
 from s4gateway.objects.cache import AttributeCache, KnownObject, ObjectName
-from s4gateway.objects.deletion import Deletion
 from s4gateway.objects.encoding import EncodedObject
+from s4gateway.objects.footprint import Footprint, Found
+from s4gateway.objects.part_sending import LARGEST, PART_SIZE, PartSender
 from s4gateway.objects.sidecar import Sidecars
-from s4gateway.s3 import etag
 from s4gateway.s3.headers import USER_METADATA_PREFIX
 from s4gateway.values import immutable
 from s4gateway.wire.index import FrameIndex
 
 _TRUST: Final = 64
 _LOST: Final = 4  # a question answered with no costs as much as so many save
+_CONDITIONS: Final = frozenset({"if-match", "if-none-match"})
 _PAUSE: Final = 256  # writes without a question once too many were lost
 
 
@@ -48,14 +53,27 @@ class WrittenObject:
 
 
 class ObjectWriter:
-    """Stores encoded objects over any Backend; shared by all requests of a process."""
+    """Stores encoded objects over any Backend; shared by all requests of a process.
+
+    `accounts` are told of every write. Bodies of more than `largest` bytes are sent in parts of
+    `part_size`.
+    """
 
     def __init__(
-        self, sidecars: Sidecars, attributes: AttributeCache, conditional: ConditionalWrites
+        self,
+        sidecars: Sidecars,
+        attributes: AttributeCache,
+        conditional: ConditionalWrites,
+        accounts: Accounts | None = None,
+        *,
+        largest: int = LARGEST,
+        part_size: int = PART_SIZE,
     ) -> None:
-        self._sidecars = sidecars
+        self.accounts = accounts if accounts is not None else NullAccounts(sidecars)
         self._attributes = attributes
         self._conditional = conditional
+        self._largest = largest
+        self._parts = PartSender(part_size)
         self._trust = _TRUST  # how far questions are worth asking: they are lost on some workloads
 
     async def store(
@@ -64,20 +82,41 @@ class ObjectWriter:
         name: ObjectName,
         encoded: EncodedObject,
         headers: list[tuple[str, str]],
+        *,
+        counted: bool | None = None,
     ) -> WrittenObject:
-        """PUT body and manifest with the client's `headers`; raises BackendError."""
-        entries = encoded.manifest.to_metadata()
+        """PUT body and manifest with the client's `headers`; raises BackendError.
+
+        `counted` says whether the object carries the ledger's mark; None leaves it to the accounts.
+        """
+        if counted is None:
+            counted = encoded.manifest.ledger or bool(self.accounts.mark(headers))
+        if counted is not encoded.manifest.ledger:
+            encoded = replace(encoded, manifest=replace(encoded.manifest, ledger=counted))
+        call = partial(self._store, backend, name, encoded, headers)
+        return await self.accounts.around(name, call)
+
+    async def _store(
+        self,
+        backend: Backend,
+        name: ObjectName,
+        encoded: EncodedObject,
+        headers: list[tuple[str, str]],
+        swap: Swap,
+    ) -> WrittenObject:
+        entries = {} if encoded.bare else encoded.manifest.to_metadata()
         sent = headers + [(USER_METADATA_PREFIX + entry, text) for entry, text in entries.items()]
         before = self._attributes.last(name)
         try:
-            head, as_known = await self._put(backend, name, encoded, sent, before)
+            head, as_known = await self._put(backend, name, encoded, sent, before, swap)
         except BaseException:
             self._attributes.forget(name)  # the store may or may not have taken it
             raise
         known = _known(encoded, head)
         versioned = head.version_id is not None
+        swap.stored(head.version_id, footprint_of(known))
         written = await self.settle(
-            name, known, encoded.index, before, versioned=versioned, as_known=as_known
+            swap, name, known, encoded.index, before, versioned=versioned, as_known=as_known
         )
         if not versioned:
             await self._conditional.learn(ConditionalVerb.PUT, name[0])
@@ -85,6 +124,7 @@ class ObjectWriter:
 
     async def settle(
         self,
+        swap: Swap,
         name: ObjectName,
         known: KnownObject | None,
         index: FrameIndex | None,
@@ -101,9 +141,10 @@ class ObjectWriter:
         """
         written: bool | None = None
         if index is not None and known is not None:
-            written = await self._sidecars.write(name, index, known.etag, known.stored_size)
+            length = await swap.write_sidecar(name, index, known.etag, known.stored_size)
+            written = length is not None
         elif not versioned:
-            await self._drop_sidecar(name, before, as_known=as_known)
+            await swap.drop_sidecar(name, before, as_known=as_known)
         if known is None:
             self._attributes.forget(name)
         else:
@@ -117,58 +158,70 @@ class ObjectWriter:
         encoded: EncodedObject,
         headers: list[tuple[str, str]],
         before: KnownObject | None,
+        swap: Swap,
     ) -> tuple[Head, bool]:
         """PUT; say whether the store confirmed that `before` is what was there."""
-        bucket, key = name
-        body = encoded.body
-        question = ("if-none-match", "*")
-        if before is not None:
-            question = ("if-match", etag.quote(before.etag))
-        honest = self._conditional.known(ConditionalVerb.PUT) is True
-        if not _is_unconditional(headers):
-            head = await backend.put(bucket, key, body, headers)
-            return head, honest and question in headers
-        if not isinstance(body.chunks, bytes) or not honest:
-            return await backend.put(bucket, key, body, headers), False
+        body, manifest = encoded.body, None if encoded.bare else encoded.manifest
+        in_parts = self.goes_in_parts(encoded)
+
+        def send(conditions: HeaderList) -> Awaitable[Head]:
+            if in_parts:
+                return self._parts.send(backend, name, encoded, [*headers, *conditions])
+            return backend.put(*name, body, [*headers, *conditions] if conditions else headers)
+
+        def is_made(seen: Found | None) -> bool:
+            return seen is not None and seen.manifest == manifest
+
+        verb = ConditionalVerb.COMPLETE if in_parts else ConditionalVerb.PUT
+        honest = self._conditional.known(verb) is True
+        asked = [each for each in headers if each[0] in _CONDITIONS]
+        large = not isinstance(body.chunks, bytes)
+        guesses = not asked and honest and not large and self._is_worth_it()
+        write = Write(send, is_made, verb, asked, before, guesses, large)
+        try:
+            head, confirmed = await swap.replace(write)
+        except BackendError:
+            if guesses:
+                self._learn(confirmed=False)
+            raise
+        if asked:
+            return head, honest and question(before) in asked
+        if confirmed is not None:
+            self._learn(confirmed=confirmed)
+        return head, confirmed is True
+
+    def goes_in_parts(self, encoded: EncodedObject) -> bool:
+        """Whether it is stored by a multipart upload."""
+        return bool(encoded.parts) or encoded.stored_size > self._largest
+
+    def _is_worth_it(self) -> bool:
+        """Whether to ask what could be known; after too many lost questions, not for a while."""
         if self._trust > 0:
-            try:
-                head = await backend.put(bucket, key, body, [*headers, question])
-            except (BackendAnswer, BackendUnavailable):
-                self._trust -= _LOST
-                if self._trust <= 0:
-                    self._trust = -_PAUSE
-            else:
-                self._trust = min(self._trust + 1, _TRUST)
-                return head, True
-        else:
-            self._trust += 1
-        return await backend.put(bucket, key, body, headers), False
+            return True
+        self._trust += 1
+        return False
 
-    async def _drop_sidecar(
-        self, name: ObjectName, before: KnownObject | None, *, as_known: bool
-    ) -> None:
-        """Remove what may be left of the version before; at once when it is known to have one.
-
-        Without the store's word another gateway may have written an indexed version since.
-        """
-        if before is not None and before.indexed:
-            await self._sidecars.remove(name)
-        elif not as_known or (before is not None and before.indexed is None):
-            self._sidecars.removals.add(name)
+    def _learn(self, *, confirmed: bool) -> None:
+        if confirmed:
+            self._trust = min(self._trust + 1, _TRUST)
+            return
+        self._trust -= _LOST
+        if self._trust <= 0:
+            self._trust = -_PAUSE
 
     async def delete(
         self, backend: Backend, name: ObjectName, query: str = "", headers: HeaderList = ()
     ) -> Head:
         """DELETE the object or one version; its sidecar follows. Raises BackendError."""
-        bucket, key = name
         before = self._attributes.last(name)
         self._attributes.forget(name)
-        head = await backend.delete(bucket, key, query=query, headers=headers)
-        marker = head.headers.get("x-amz-delete-marker", "").lower() == "true"
-        versioned = marker or head.version_id is not None
-        done = Deletion(name, bool(query), marker, versioned, before)
-        await deletion.follow(self._sidecars, [done])
-        return head
+        asked = [each for each in headers if each[0] in _CONDITIONS]
+        plain = [each for each in headers if each[0] not in _CONDITIONS]
+
+        async def send(conditions: HeaderList) -> Head:
+            return await backend.delete(*name, query=query, headers=[*plain, *conditions])
+
+        return await self.accounts.delete(Removal(name, query, send, asked, before))
 
 
 def _known(encoded: EncodedObject, head: Head) -> KnownObject:
@@ -178,10 +231,13 @@ def _known(encoded: EncodedObject, head: Head) -> KnownObject:
         head.etag,
         encoded.stored_size,
         manifest.original_size,
-        manifest.logical_etag or head.etag,
+        head.etag if encoded.bare else manifest.logical_etag or head.etag,
         indexed=False,
+        accounted=manifest.ledger,
+        may_be_indexed=encoded.index is not None,
     )
 
 
-def _is_unconditional(headers: list[tuple[str, str]]) -> bool:
-    return all(name not in {"if-match", "if-none-match"} for name, _ in headers)
+def footprint_of(known: KnownObject) -> Footprint:
+    """What an object just stored counts for."""
+    return Footprint(known.logical_size, known.stored_size, accounted=known.accounted is True)

@@ -16,6 +16,7 @@ from typing import Final, TypeVar
 
 from s4gateway.backend import multipart
 from s4gateway.backend.base import Backend, BackendAnswer, BackendProtocolError
+from s4gateway.objects.version_listing import VersionRequest, visible_versions
 from s4gateway.s3 import query, xml
 from s4gateway.s3.documents import ListedObject, ListPage
 from s4gateway.s3.errors import S3Error
@@ -79,21 +80,26 @@ async def walk(
 
 
 async def walk_versions(
-    backend: Backend, target: Target, *, internal: bool = False
+    backend: Backend, target: Target, *, internal: bool = False, required: bool = False
 ) -> AsyncGenerator[ListedVersion, None]:
     """All versions and delete markers of `target`; raises BackendError.
 
-    A store that cannot list versions has none: its objects are their own only version.
+    A store that cannot list versions has none: its objects are their own only version, unless they
+    are `required`, of a bucket that is known to keep them. What clients see is read as their
+    listings are, for not every store's pages join without gaps; with `internal`, pages are taken as
+    the store gives them.
     """
-    pages = _ahead(lambda page: _list_versions(backend, target, page), _following_version)
+    read = _list_versions if internal else _list_visible_versions
+    pages = _ahead(lambda page: read(backend, target, page), _following_version)
+    begun = False
     try:
         async with aclosing(pages):
             async for page in pages:
+                begun = True
                 for each in page.entries:
-                    if internal or not keys.is_hidden(each.key):
-                        yield _version(each)
+                    yield _version(each)
     except BackendAnswer as error:
-        if error.status not in _NO_VERSIONS:
+        if begun or required or error.status not in _NO_VERSIONS:
             raise
     else:
         return
@@ -168,24 +174,34 @@ async def _ahead(
             page = await following
         finally:
             following.cancel()
+            if following.done() and not following.cancelled():
+                following.exception()  # read: nobody may come for the page
 
 
 async def _list(backend: Backend, target: Target, after: ListPage | None) -> ListPage:
+    """The first page, or the one behind `after`: the store says where its own order goes on.
+
+    SeaweedFS has all of `a/` at `a`, before `a.txt`: behind a key by name it would go on elsewhere.
+    """
     pairs = [("encoding-type", "url"), ("list-type", "2"), ("prefix", target.prefix)]
-    last = "" if after is None else after.contents[-1].key
-    if after is not None:
+    last = None if after is None else after.contents[-1].key
+    if after is not None and after.next_continuation_token:
+        pairs.append(("continuation-token", after.next_continuation_token))
+    elif last is not None:
         pairs.append(("start-after", last))
     try:
         page = ListPage.parse(await backend.list(target.bucket, query.format_query(pairs)))
     except S3Error as error:
         raise BackendProtocolError("the listing is malformed") from error
-    if after is not None and page.contents and _bytes(page.contents[0].key) <= _bytes(last):
+    if last is not None and any(each.key == last for each in page.contents):
         raise BackendProtocolError(f"the listing does not come forward: {last!r} again")
+    if page.is_truncated and not page.contents:
+        raise BackendProtocolError(f"the listing breaks off behind {last!r}")
     return page
 
 
 def _following(page: ListPage) -> bool:
-    return page.is_truncated and bool(page.contents)
+    return page.is_truncated
 
 
 async def _list_versions(
@@ -202,20 +218,40 @@ async def _list_versions(
         raise BackendProtocolError("the listing of versions is malformed") from error
     if after is not None and _place(page) == _place(after) and _following_version(page):
         raise BackendProtocolError("the listing of versions does not come forward")
+    if page.is_truncated and not page.next_key_marker:
+        raise BackendProtocolError("the listing of versions breaks off")
+    return page
+
+
+async def _list_visible_versions(
+    backend: Backend, target: Target, after: VersionPage | None
+) -> VersionPage:
+    request = VersionRequest(target.prefix)
+    if after is not None:
+        request = VersionRequest(
+            target.prefix,
+            key_marker=after.next_key_marker or "",
+            version_id_marker=after.next_version_id_marker or "",
+        )
+
+    async def fetch(raw_query: str) -> bytes:
+        return await backend.list(target.bucket, raw_query)
+
+    try:
+        page = await visible_versions(request, fetch)
+    except S3Error as error:
+        raise BackendProtocolError(f"the listing of versions: {error}") from error
+    if after is not None and _place(page) == _place(after) and _following_version(page):
+        raise BackendProtocolError("the listing of versions does not come forward")
     return page
 
 
 def _following_version(page: VersionPage) -> bool:
-    return page.is_truncated and bool(page.next_key_marker)
+    return page.is_truncated
 
 
 def _place(page: VersionPage) -> tuple[str | None, str | None]:
     return page.next_key_marker, page.next_version_id_marker
-
-
-def _bytes(key: str) -> bytes:
-    """S3 orders keys by their UTF-8 bytes."""
-    return key.encode("utf-8", "surrogateescape")
 
 
 def _listed(entry: ListedObject) -> Listed:

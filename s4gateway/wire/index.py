@@ -239,6 +239,21 @@ class FrameIndex:
             return sizes_known
         return etag is not None and _opaque(self.etag) == _opaque(etag)
 
+    def describes(self, etag: str | None, size: int) -> bool:
+        """Whether ranges of the live object of that ETag and stored length may be read by this.
+
+        Bound to it, without an encryption binding, with frames that lie inside it and cover the
+        original without a hole.
+        """
+        if not len(self) or self.sse is not None or not self.is_bound_to(etag, size):
+            return False
+        last = self[len(self) - 1]
+        return (
+            self.is_contiguous
+            and last.compressed_offset + last.compressed_size <= size
+            and self.total_padded <= size
+        )
+
     def encode(self) -> bytes:
         """Return the sidecar's bytes: version 3 with an encryption binding, else version 2."""
         etag = _utf8(self.etag or "")

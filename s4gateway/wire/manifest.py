@@ -132,7 +132,8 @@ class Stored:
 
     `logical_size` and `logical_etag` are what a client should see, None when the metadata does not
     say: always for a foreign object, and for a multipart object of an older writer. `tail` is the
-    token of the tail that says it instead, at the end of a body of frames.
+    token of the tail that says it instead, at the end of a body of frames. `ledger` is whether the
+    savings ledger counts it.
     """
 
     form: Form
@@ -142,9 +143,11 @@ class Stored:
     multipart: bool = False
     dict_id: str | None = None
     tail: str | None = None
+    ledger: bool = False
 
 
 _FOREIGN: Final = Stored(Form.FOREIGN)
+_FOREIGN_LEDGERED: Final = Stored(Form.FOREIGN, ledger=True)
 
 
 def parse(metadata: Mapping[str, str]) -> Manifest | None:
@@ -187,7 +190,7 @@ def classify(metadata: Mapping[str, str]) -> Stored:
     encrypted = metadata.get(ENCRYPTED) == _CIPHER
     manifest = parse(metadata) if CODEC in metadata else None
     if manifest is None and not framed and not encrypted:
-        return _FOREIGN
+        return _FOREIGN if metadata.get(LEDGER) != _LEDGERED else _FOREIGN_LEDGERED
     if manifest is None:
         size = _number(metadata.get(ORIGINAL_SIZE), _U64_MAX)
         etag, dict_id = _logical_etag(metadata), _dict_id(metadata)
@@ -201,7 +204,21 @@ def classify(metadata: Mapping[str, str]) -> Stored:
         multipart=multipart,
         dict_id=dict_id,
         tail=_tail(metadata) if multipart else None,
+        ledger=metadata.get(LEDGER) == _LEDGERED,
     )
+
+
+def visible_etag(backend_etag: str, stored: Stored) -> str:
+    """Return the ETag shown for an object that carries no logical one; both without quotes.
+
+    That of a compressed object gets `-1` behind it, which every client reads as "not an MD5".
+
+    >>> visible_etag("0123", classify({"s4-multipart": "true"})), visible_etag("0123", _FOREIGN)
+    ('0123-1', '0123')
+    """
+    if stored.form in {Form.FOREIGN, Form.PASSTHROUGH} or "-" in backend_etag:
+        return backend_etag
+    return f"{backend_etag}-1"
 
 
 def multipart_metadata(

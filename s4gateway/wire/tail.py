@@ -36,6 +36,7 @@ MAX_PARTS: Final = 10_000
 MAX_BYTES: Final = 1024 * 1024  # of a whole tail frame; 10,000 parts with SHA-512 take 760,000
 PROBE: Final = 16 * 1024  # bytes at an object's end that hold almost every tail
 FOOTER_SIZE: Final = 12
+CRC_SIZE: Final = 4
 
 _PADDING: Final = struct.Struct("<4sQ")
 _FIXED: Final = struct.Struct("<8s16sQIIBBBB")
@@ -116,6 +117,14 @@ class Tail:
             if not dash or count != str(len(self.parts)):
                 raise _bad(f"composite checksum {value}{dash}{count} of {len(self.parts)} parts")
         return _from_base64(value)
+
+    @property
+    def crc32c(self) -> int | None:
+        """The CRC-32C of the whole original, when that is the checksum its client declared."""
+        if self.checksum is None or self.checksum[::2] != ("crc32c", FULL_OBJECT):
+            return None
+        digest = _from_base64(self.checksum[1])
+        return int.from_bytes(digest) if len(digest) == CRC_SIZE else None
 
     def encode(self) -> bytes:
         """Return the whole frame, to be appended to the object; at most MAX_BYTES."""

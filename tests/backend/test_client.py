@@ -105,6 +105,20 @@ class TestSigning:
         assert verify(put).payload_hash == hashlib.sha256(b"abc").hexdigest()
         assert verify(delete).payload_hash == sigv4.EMPTY_SHA256
 
+    async def test_words_about_chunks_are_sent_only_with_a_body_that_has_them(self):
+        framing = {"x-amz-decoded-content-length": "3", "x-amz-trailer": "x-amz-checksum-crc32c"}
+        kind = "STREAMING-UNSIGNED-PAYLOAD-TRAILER"
+        chunked = base.Body(8, b"3\r\nabc\r\n", sha256=kind)
+        async with rude_server.serve(no_body) as server:
+            store = store_at(server.url)
+            for body in (base.Body.of(b"abc"), chunked):
+                await store.put("bucket", "key", body, list(framing.items()))
+            await store.close()
+        plain, framed = ({n: each.headers.get(n) for n in framing} for each in server.requests)
+        assert plain == dict.fromkeys(framing)
+        assert framed == framing
+        assert verify(server.requests[1]).payload_hash == kind
+
     async def test_every_given_header_is_signed_but_those_others_rewrite(self):
         headers = [
             ("x-amz-acl", "private"),

@@ -34,7 +34,7 @@ def test_version(capsys: pytest.CaptureFixture[str]):
 def test_every_command_has_help(capsys: pytest.CaptureFixture[str], name: str):
     status, out, _ = s4(capsys, name, "--help")
     assert status == 0
-    assert "--endpoint-url" in out
+    assert out.startswith(f"Usage: s4 {name} ")
 
 
 def test_serve_help_has_every_setting_with_its_variable_and_default(

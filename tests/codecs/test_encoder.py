@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from s4gateway.codecs import base, decoder, encoder
-from s4gateway.codecs.encoder import FrameEncoder, encode_body, encode_smallest
+from s4gateway.codecs.encoder import FrameEncoder, encode_body, encode_smallest, try_dictionary
 from s4gateway.codecs.registry import Registry
 from s4gateway.codecs.zstd import Zstd
 from s4gateway.codecs.zstd_dict import ZstdDict
@@ -154,8 +154,10 @@ def test_the_dictionary_is_used_only_where_it_helps():
     )
     samples = [TEXT[n * 100 : n * 100 + 100] for n in range(1000)]
     trained = ZstdDict(zstandard.train_dictionary(2048, samples).as_bytes())
-    loses = encode_smallest(b"\x00" * 9000, Zstd(), trained)
+    trial = try_dictionary(b"\x00" * 9000, Zstd(), trained)
+    loses = trial.frame
     assert loses.header.codec is CodecId.CPU_ZSTD
+    assert trial.with_dictionary >= trial.without == loses.header.compressed_size
     assert encode_body(b"\x00" * 9000, Zstd(), MIB).frames == [b"".join(loses.pieces())]
 
 

@@ -2,11 +2,14 @@
 
 import functools
 import hashlib
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import zstandard
 
-from s4gateway.codecs import zstd_dict
+from s4gateway.codecs import decoder, encoder, zstd_dict
+from s4gateway.codecs.registry import Registry
 from s4gateway.codecs.zstd import Zstd
 from s4gateway.codecs.zstd_dict import ZstdDict
 from s4gateway.wire.codec_id import CodecId
@@ -111,3 +114,54 @@ def test_wins_only_when_strictly_smaller():
     assert zstd_dict.dictionary_wins(10, 11)
     assert not zstd_dict.dictionary_wins(10, 10)
     assert not zstd_dict.dictionary_wins(11, 10)
+
+
+def test_what_a_dictionary_is_can_be_asked():
+    assert ZstdDict(trained()).is_trained
+    assert not ZstdDict(RAW).is_trained
+    for data in (trained(), RAW):
+        assert (ZstdDict(data).data, ZstdDict(data).size) == (data, len(data))
+
+
+@pytest.mark.parametrize("dictionary", [trained(), RAW], ids=["trained", "raw"])
+def test_a_small_payload_is_decoded_at_one_go(dictionary):
+    codec, body = ZstdDict(dictionary), event(7)
+    stored = compress(codec, [body])
+    assert codec.decode_small(stored, len(body)) == body
+    assert codec.decode_small(memoryview(stored), len(body)) == body
+    assert codec.decode_small(stored, len(body) - 1) is None
+    assert codec.decode_small(stored[:-1], len(body)) is None
+    assert Zstd().decode_small(compress(ZstdDict(trained()), [body]), len(body)) is None
+
+
+@pytest.mark.parametrize("dictionary", [trained(), RAW], ids=["trained", "raw"])
+def test_a_dictionary_keeps_few_contexts(dictionary):
+    codec = ZstdDict(dictionary)
+    streams = [codec.compressor() for _ in range(20)]
+    readers = [codec.decompressor(10) for _ in range(20)]
+    for stream, reader in zip(streams, readers, strict=True):
+        reader.feed(stream.compress(b"x") + stream.flush())
+        reader.finish()
+    assert len(codec._compressors._idle) == len(codec._decompressors._idle) == 2
+
+
+def test_64_threads_that_share_a_dictionary_code_every_byte_as_one_would():
+    codec, codecs, count = ZstdDict(trained()), Registry(), 64
+    bodies = [event(number) * (1 + number % 40) for number in range(50)]
+    expected = [b"".join(encoder.encode_smallest(body, Zstd(), codec).pieces()) for body in bodies]
+    together = threading.Barrier(count)
+
+    def hammer(turn: int) -> bool:
+        together.wait(30)
+        same = True
+        for step in range(len(bodies)):
+            number = (step * 7 + turn * 31) % len(bodies)
+            body = bodies[number]
+            stored = b"".join(encoder.encode_smallest(body, Zstd(), codec).pieces())
+            back = decoder.decode_body(stored, codecs, codec)
+            streamed = decompress(codec, [compress(codec, [body])], len(body))
+            same = same and stored == expected[number] and back == body == streamed
+        return same
+
+    with ThreadPoolExecutor(count) as threads:
+        assert all(threads.map(hammer, range(count)))

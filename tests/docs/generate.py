@@ -8,6 +8,7 @@ directory) are written as words.
 """
 
 import copy
+import textwrap
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Final
@@ -33,6 +34,7 @@ GROUPS: Final[dict[str, tuple[str, ...]]] = {
         "insecure_bind_any",
     ),
     "Compression": ("codec", "zstd_level", "dispatcher", "codec_threads"),
+    "Dictionaries": ("zstd_dict", "zstd_dict_map", "zstd_dict_max_bytes"),
     "Clients": (
         "credentials", "allow_sigv2_presigned", "anonymous", "tls_cert", "tls_key",
         "allow_legacy_reserved_key_reads",
@@ -43,6 +45,7 @@ GROUPS: Final[dict[str, tuple[str, ...]]] = {
         "header_timeout_seconds", "read_timeout_seconds", "keep_alive_seconds", "drain_seconds",
     ),
     "Memory and disk": ("memory_budget_bytes", "spool_dir", "frame_cache_bytes"),
+    "Savings ledger": ("savings_ledger_state_file",),
     "The way to the store": (
         "backend_profile", "backend_connect_timeout_seconds", "backend_read_timeout_seconds",
         "backend_pool_size",
@@ -71,16 +74,16 @@ that is wrong.
 | Exit status | Meaning |
 |---|---|
 | 0 | done; for `serve`: stopped, and every request was finished |
-| 1 | could not start, or failed while running; for `serve` also: requests were cut off |
+| 1 | could not start, or failed while running; for `serve` also: requests were cut off; for tools also: they found what somebody should look at |
 | 2 | the command line or the configuration is wrong |
 | 130 | interrupted from the keyboard before the gateway served |
 
 | Signal to `serve` | Effect |
 |---|---|
 | SIGTERM, SIGINT | `/ready` says 503, the port closes, running requests may finish within `--drain-seconds`; the rest is reset. A second one resets at once. |
-| SIGHUP | read the credentials file and the TLS certificate again, all or nothing |
+| SIGHUP | read the credentials file, the TLS certificate and the map of dictionaries again, all or nothing |
+| SIGUSR1 | write the savings ledger's state file; without a ledger nothing happens |
 """  # noqa: E501 - a table row is one line
-_FURTHER: Final = "\nFurther options: every setting, as for [s4 serve](#s4-serve).\n"
 
 
 def cli_page() -> Iterator[str]:
@@ -94,11 +97,32 @@ def cli_page() -> Iterator[str]:
     for name in main.COMMANDS:
         command = main.cli.get_command(root, name)
         assert command is not None
-        shown = _shown(command, settings=name == main.DEFAULT_COMMAND)
-        context = click.Context(shown, parent=root, info_name=name, terminal_width=_WIDTH)
-        yield _help(f"s4 {name}", context)
-        if name != main.DEFAULT_COMMAND and len(shown.params) < len(command.params):
-            yield _FURTHER
+        yield from _sections(root, name, command)
+
+
+def _sections(parent: click.Context, name: str, command: click.Command) -> Iterator[str]:
+    """The section of a command, and those of the commands below it."""
+    serves = name == main.DEFAULT_COMMAND
+    shown = _shown(command, settings=serves)
+    context = click.Context(shown, parent=parent, info_name=name, terminal_width=_WIDTH)
+    yield _help(context.command_path, context)
+    if not serves:
+        yield _further(command)
+    if isinstance(command, click.Group):
+        for below, each in command.commands.items():
+            yield from _sections(context, below, each)
+
+
+def _further(command: click.Command) -> str:
+    """Which of the settings a command takes beside its own options."""
+    names = {parameter.name for parameter in command.params}
+    flags = [option.flag for option in config.OPTIONS if option.field in names]
+    if not flags:
+        return ""
+    listed = ", ".join(f"`{flag}`" for flag in flags)
+    what = "every setting" if len(flags) == len(config.OPTIONS) else listed
+    text = f"Further options, as for [s4 serve](#s4-serve): {what}."
+    return f"\n{textwrap.fill(text, 100, break_on_hyphens=False)}\n"
 
 
 def _help(title: str, context: click.Context) -> str:
@@ -168,6 +192,9 @@ Settings that belong together:
 - `endpoint-url` or `embedded`: exactly one of them, to serve.
 - `tls-cert` and `tls-key`: both or neither.
 - `host` beyond loopback needs `credentials`, or `insecure-bind-any`.
+- A prefix stands in `zstd-dict` or in the file of `zstd-dict-map`, not in both. The file has one
+  table, `[mappings]`, of lines like `"bucket/prefix" = "0123456789abcdef"`, and at most 1 MiB.
+  What is mapped is told under [dictionaries](../explanation/dictionaries.md).
 
 `--config FILE` or `S4_CONFIG` names the file itself, so it is the one setting a file cannot hold.
 

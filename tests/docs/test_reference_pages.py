@@ -23,11 +23,14 @@ _S3 = pages.REFERENCE / "s3-compatibility.md"
 def _declared_metrics() -> dict[str, tuple[str, tuple[str, ...]]]:
     """Type and labels of every metric, by the name a scrape shows."""
     declared = {}
-    for collector in metrics.Metrics().registry._collector_to_names:
-        family = next(iter(collector.collect()))
-        name = f"{family.name}_total" if family.type == "counter" else family.name
-        labels = collector if hasattr(collector, "_labelnames") else family
-        declared[name] = (family.type, tuple(labels._labelnames))
+    every = metrics.Metrics()
+    every.dictionaries.show(dict)
+    metrics.LedgerMetrics(every.registry)
+    for collector in every.registry._collector_to_names:
+        for family in collector.collect():
+            name = f"{family.name}_total" if family.type == "counter" else family.name
+            labels = collector if hasattr(collector, "_labelnames") else family
+            declared[name] = (family.type, tuple(labels._labelnames))
     return declared
 
 
@@ -58,6 +61,12 @@ def test_every_metric_has_its_line_with_type_and_labels_and_no_other_has_one():
         ("reason", "s4_range_fallback_total", metrics.FALLBACK_REASONS),
         ("reason", "s4_slowdown_total", metrics.SLOWDOWN_REASONS),
         ("reason", "s4_connection_faults_total", protocol.Listener.NOTES),
+        ("outcome", "", metrics.DICT_OUTCOMES),
+        ("kind", "", metrics.DICT_KINDS),
+        ("result", "s4_dict_fetch_total", metrics.DICT_FETCH_RESULTS),
+        ("manager", "", (metrics.LEDGER,)),
+        ("reason", "s4_state_file_load_failures_total", metrics.LOAD_FAILURES),
+        ("result", "s4_sigusr1_dump_total", metrics.DUMP_RESULTS),
     ],
 )
 def test_a_label_is_documented_with_exactly_its_values(

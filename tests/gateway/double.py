@@ -20,7 +20,12 @@ class Double:
     """The shape of S4App."""
 
     def __init__(
-        self, _backend: Any, _config: Any, _metrics: Any, holder: GenerationHolder
+        self,
+        _backend: Any,
+        _config: Any,
+        _metrics: Any,
+        holder: GenerationHolder,
+        _ledger: Any,
     ) -> None:
         self.draining = False
         self.in_flight = 0

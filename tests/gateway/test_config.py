@@ -63,10 +63,13 @@ def test_every_problem_of_every_source_is_reported_in_one_pass(tmp_path: Path):
         ("header_timeout_seconds", "0"), ("drain_seconds", "nan"), ("drain_seconds", "soon"),
         ("access_log", "maybe"), ("host", ""), ("host", "a b"), ("domain", "-"), ("spool_dir", ""),
         ("memory_budget_bytes", "1 MiB"), ("backend_profile", "checksums=sha1"),
+        ("zstd_dict", "logs/app/"), ("zstd_dict", "logs=0123456789abcdef"),
+        ("zstd_dict", "logs/app/=../../etc/passwd"), ("zstd_dict_map", ""),
+        ("zstd_dict_max_bytes", "0"), ("zstd_dict_max_bytes", "5 MiB"),
     ],
 )  # fmt: skip
 def test_a_value_out_of_its_range_is_refused_by_name(field: str, text: str):
-    value = [text] if field == "domain" else text
+    value = [text] if field in {"domain", "zstd_dict"} else text
     assert any(line.startswith("--" + field.replace("_", "-")) for line in problems({field: value}))
 
 
@@ -119,6 +122,13 @@ def test_an_unreadable_file_is_a_problem(tmp_path: Path, content: bytes | None):
 )
 def test_kubernetes_service_links_are_explained(variable: str, value: str):
     assert "enableServiceLinks" in problems({}, {variable: value})[0]
+
+
+def test_a_prefix_with_two_dictionaries_is_a_problem():
+    one, other = "logs/app/=0123456789abcdef", "logs/app/=fedcba9876543210"
+    (problem,) = problems({"zstd_dict": [one, other]})
+    assert problem.startswith("--zstd-dict: logs/app/")
+    assert config.load({"zstd_dict": [one, one]}, {}).config.zstd_dict == (one,)
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.9.9.9", "::1", "localhost"])

@@ -2,6 +2,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from s4gateway.gateway.metrics import FALLBACK_REASONS, Metrics
+from s4gateway.objects.encoding import Tried
 
 
 def samples(metrics: Metrics) -> dict[str, float]:
@@ -55,6 +56,15 @@ def test_the_other_facts_are_counted_under_their_names():
     assert found["s4_tls_cert_reload_total result=err"] == 1
 
 
+def test_what_alerts_watch_is_there_before_it_happens():
+    found = samples(Metrics())
+    for result in ("ok", "err", "removed"):
+        assert found[f"s4_sidecar_writes_total result={result}"] == 0
+    for reason in ("memory", "connections", "backend"):
+        assert found[f"s4_slowdown_total reason={reason}"] == 0
+    assert found["s4_reload_total result=err"] == 0
+
+
 def test_gauges_are_read_when_scraped():
     metrics = Metrics()
     level = [3.0]
@@ -87,3 +97,50 @@ def test_registries_are_apart_and_no_creation_times_are_exposed():
     one.request("GetObject", 404)
     assert "s4_http_requests_total code=4xx operation=GetObject" not in samples(other)
     assert not any("_created" in name for name in samples(one))
+
+
+DICTIONARY_FAMILIES = (
+    "s4_dict_put_total",
+    "s4_dict_put_bytes_total",
+    "s4_dict_reload_total",
+    "s4_dict_fetch_total",
+    "s4_dict_win_rate",
+)
+
+
+def test_without_dictionaries_there_are_no_families_about_them():
+    metrics = Metrics()
+    metrics.reload(ok=True, tls=False)
+    assert b"s4_dict_" not in metrics.render()
+
+
+def test_a_dictionary_fetched_for_a_read_is_counted_wherever_that_happens():
+    metrics = Metrics()
+    metrics.dictionaries.fetch(ok=True)
+    metrics.dictionaries.fetch(ok=False)
+    metrics.dictionaries.fetch(ok=False)
+    found = samples(metrics)
+    assert found["s4_dict_fetch_total result=ok"] == 1
+    assert found["s4_dict_fetch_total result=err"] == 2
+    assert b"s4_dict_put" not in metrics.render()
+
+
+def test_with_dictionaries_every_prefix_has_its_samples():
+    metrics = Metrics()
+    rates = {"logs/a": 0.25}
+    metrics.dictionaries.show(lambda: rates)
+    text = metrics.render().decode()
+    assert [name for name in DICTIONARY_FAMILIES if f"# TYPE {name} " not in text] == []
+    metrics.dictionaries.put(Tried("logs/a", "0" * 16, True, 100, 40, 90))
+    metrics.dictionaries.put(Tried("logs/a", "0" * 16, False, 10, 9, 8))
+    metrics.dictionaries.put(Tried('logs/"é\\', "0" * 16, False, 1, 2, 3))
+    metrics.dictionaries.fetch(ok=True)
+    found = samples(metrics)
+    assert found["s4_dict_put_total outcome=win prefix=logs/a"] == 1
+    assert found["s4_dict_put_total outcome=loss prefix=logs/a"] == 1
+    assert found["s4_dict_put_bytes_total kind=original prefix=logs/a"] == 110
+    assert found["s4_dict_put_bytes_total kind=dict prefix=logs/a"] == 49
+    assert found["s4_dict_put_bytes_total kind=plain prefix=logs/a"] == 98
+    assert found['s4_dict_put_total outcome=loss prefix=logs/"é\\'] == 1
+    assert found["s4_dict_win_rate prefix=logs/a"] == 0.25
+    assert found["s4_dict_fetch_total result=ok"] == 1

@@ -17,17 +17,19 @@ class Files:
     def __init__(self) -> None:
         self.calls = 0
         self.following: Generation | Exception = Generation(ClientKeys())
+        self.previous: Generation | None = None
 
-    def build(self) -> Generation:
+    async def build(self, previous: Generation) -> Generation:
         self.calls += 1
+        self.previous = previous
         if isinstance(self.following, Exception):
             raise self.following
         return self.following
 
 
-def reloader(files: Files) -> tuple[Reloader, GenerationHolder, Metrics]:
+def reloader(files: Files, **options: bool) -> tuple[Reloader, GenerationHolder, Metrics]:
     holder, metrics = GenerationHolder(Generation(ClientKeys())), Metrics()
-    return Reloader(files.build, holder, metrics), holder, metrics
+    return Reloader(files.build, holder, metrics, **options), holder, metrics
 
 
 @contextlib.asynccontextmanager
@@ -41,7 +43,9 @@ async def running(work: Reloader) -> AsyncIterator[None]:
 async def test_a_reload_swaps_the_generation_and_is_counted():
     files = Files()
     work, holder, metrics = reloader(files)
+    before = holder.current
     assert await work.reload()
+    assert files.previous is before
     assert holder.current is files.following
     assert b's4_reload_total{result="ok"} 1.0' in metrics.render()
     assert b"s4_tls_cert_reload_total{" not in metrics.render()
@@ -101,3 +105,23 @@ async def test_a_failed_reload_is_not_the_last():
         work.request()
         while holder.current is not good:  # noqa: ASYNC110
             await asyncio.sleep(0.001)
+
+
+async def test_reloads_of_a_dictionary_map_are_counted_for_themselves():
+    files = Files()
+    work, _, metrics = reloader(files, mapped=True)
+    metrics.dictionaries.show(dict)
+    await work.reload()
+    files.following = GenerationError(("no such dictionary",))
+    await work.reload()
+    await work.reload()
+    text = metrics.render()
+    assert b's4_dict_reload_total{result="ok"} 1.0' in text
+    assert b's4_dict_reload_total{result="err"} 2.0' in text
+
+
+async def test_without_a_map_no_reload_of_dictionaries_is_counted():
+    work, _, metrics = reloader(Files())
+    metrics.dictionaries.show(dict)
+    await work.reload()
+    assert b"s4_dict_reload_total{" not in metrics.render()

@@ -184,7 +184,49 @@ def test_hangup_never_ends_the_process(start: Start):
         process.signal(signal.SIGHUP)
     process.wait_for("reloaded")
     assert process.get("/health")[0] == 200
-    assert b's4_reload_total{result="ok"}' in process.get("/metrics")[1]
+    assert b's4_reload_total{result="ok"} 0.0' not in process.get("/metrics")[1]
+    assert b's4_reload_total{result="err"} 0.0' in process.get("/metrics")[1]
+
+
+def test_a_dump_signal_without_a_ledger_does_nothing(start: Start):
+    process = start()
+    process.wait_for("listening")
+    for _ in range(5):
+        process.signal(signal.SIGUSR1)
+    assert process.get("/health")[0] == 200
+    assert b"s4_sigusr1_dump_total" not in process.get("/metrics")[1]
+    process.signal(signal.SIGTERM)
+    assert process.ended() == 0
+
+
+def test_a_dump_signal_writes_the_ledger_also_where_nothing_was_counted(
+    start: Start, tmp_path: Path
+):
+    state = tmp_path / "ledger.json"
+    process = start("--savings-ledger-state-file", str(state))
+    process.wait_for("listening")
+    assert not state.exists()
+    process.signal(signal.SIGUSR1)
+    process.wait_for("ledger-dumped")
+    assert state.read_bytes() == b'{"buckets":{},"skipped_unaccounted":{}}'
+    dumps = b's4_sigusr1_dump_total{manager="savings_ledger",result="ok"} 1.0'
+    assert dumps in process.get("/metrics")[1]
+
+
+def test_a_restored_ledger_is_shown_before_the_first_request(start: Start, tmp_path: Path):
+    state = tmp_path / "ledger.json"
+    state.write_text(
+        '{"buckets":{"b":{"original_bytes":9,"stored_bytes":5,"objects":1}},'
+        '"skipped_unaccounted":{"b":2}}'
+    )
+    shown = start("--savings-ledger-state-file", str(state)).get("/metrics")[1].splitlines()
+    assert {
+        b's4_ledger_original_bytes{bucket="b"} 9.0',
+        b's4_ledger_stored_bytes{bucket="b"} 5.0',
+        b's4_ledger_objects{bucket="b"} 1.0',
+        b's4_ledger_skipped_unaccounted{bucket="b"} 2.0',
+        b"s4_ledger_flush_failures_total 0.0",
+    } <= set(shown)
 
 
 def test_hangup_brings_new_client_keys_or_keeps_the_old(start: Start, tmp_path: Path):
@@ -264,6 +306,11 @@ def _wrong_files(folder: Path) -> list[str]:
     ("flags", "env", "said"),
     [
         (lambda _: ["--spool-dir", "/nonexistent"], PAIR, ["--spool-dir: /nonexistent"]),
+        (
+            lambda folder: ["--savings-ledger-state-file", str(folder)],
+            PAIR,
+            ["--savings-ledger-state-file: ", "is a directory"],
+        ),
         (lambda _: [], {"AWS_EC2_METADATA_DISABLED": "true"}, ["no credentials"]),
         (lambda _: ["--host", "192.0.2.1", "--insecure-bind-any"], PAIR, ["192.0.2.1:0"]),
         (_wrong_files, PAIR, ["access key", "secret", "none: No such file"]),

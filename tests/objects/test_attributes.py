@@ -5,6 +5,7 @@ from s4gateway.objects import attributes
 from s4gateway.s3.headers import Headers
 from s4gateway.wire import frame
 from s4gateway.wire.codec_id import CodecId
+from s4gateway.wire.hops import MAX_HOPS
 from tests import corpus
 from tests.objects import world
 
@@ -101,6 +102,6 @@ async def test_what_is_no_sequence_of_frames_has_no_index(stored: bytes):
 
 
 async def test_an_object_of_endless_frames_is_given_up():
-    index, reads = await hop(header(0, 0) * (attributes.MAX_HOPS + 1))
+    index, reads = await hop(header(0, 0) * (MAX_HOPS + 1))
     assert index is None
-    assert len(reads) == attributes.MAX_HOPS
+    assert len(reads) == MAX_HOPS

@@ -11,13 +11,17 @@ import pytest
 from s4gateway.backend import base
 from s4gateway.backend.base import BackendAnswer, BackendProtocolError, BackendUnavailable
 from s4gateway.backend.memory import MemoryBackend, MemoryStream
+from s4gateway.codecs.zstd_dict import ZstdDict
+from s4gateway.objects import dictionaries
 from s4gateway.objects.copying import CopiedObject, CopyOrder, ObjectCopier
+from s4gateway.objects.dictionaries import DictionaryConflict, DictionaryError
+from s4gateway.objects.dictionary_encoding import encode_inline
+from s4gateway.objects.dictionary_store import Choice
+from s4gateway.objects.encoding import DIGESTS
 from s4gateway.objects.opening import Source
-from s4gateway.s3.errors import S3Error
+from s4gateway.s3.checksums import Digests
 from s4gateway.s3.headers import Headers
-from s4gateway.wire import keys
-from s4gateway.wire.codec_id import CodecId
-from tests import corpus
+from tests import corpus, vintages
 from tests.backends import Call, CountingBackend, FaultyBackend
 from tests.objects import world
 from tests.objects.world import BUCKET, MIB, Instance
@@ -43,7 +47,12 @@ async def one(store: MemoryBackend) -> AsyncIterator[Instance]:
 
 def copier(instance: Instance, **limits: int) -> ObjectCopier:
     return ObjectCopier(
-        instance.backend, instance.sidecars, instance.attributes, instance.writer, **limits
+        instance.backend,
+        instance.sidecars,
+        instance.attributes,
+        instance.writer,
+        instance.dictionaries,
+        **limits,
     )
 
 
@@ -268,33 +277,128 @@ async def test_conditions_are_the_stores_to_decide(
 # --- dictionaries
 
 
-def put_dictionary_object(store: MemoryBackend) -> str:
-    body = world.framed([SMALL])
-    described = world.manifest(
-        SMALL, body.stored, codec=CodecId.CPU_ZSTD_DICT, framed=True, dict_id="0123456789abcdef"
-    )
-    world.put_stored(store, "a", body.stored, described.to_metadata())
-    key = keys.dictionary_key("0123456789abcdef")
-    assert key is not None
-    return key
+DICTIONARY = vintages.trained()
+DICT_ID = vintages.id_of(DICTIONARY)
+DICT_KEY = f".s4dict/{DICT_ID}"
+EVENT = vintages.event(1)
 
 
-async def test_an_object_is_not_taken_away_from_its_dictionary(store: MemoryBackend, one: Instance):
-    put_dictionary_object(store)
-    with pytest.raises(S3Error) as caught:
+async def put_dictionary_object(instance: Instance) -> None:
+    await dictionaries.publish(instance.backend, BUCKET, DICTIONARY)
+    digests = Digests(DIGESTS)
+    digests.update(EVENT)
+    choice = Choice("", ZstdDict(DICTIONARY))
+    encoded = encode_inline(EVENT, digests, instance.dispatcher, instance.codecs, choice)
+    assert encoded.manifest.dict_id == DICT_ID
+    await instance.writer.store(instance.backend, (BUCKET, "a"), encoded, [])
+
+
+def elsewhere(instance: Instance, key: str) -> Source:
+    return instance.source(key, name=(OTHER, key))
+
+
+@pytest.mark.parametrize("replaces", [False, True])
+async def test_a_copy_in_another_bucket_has_its_dictionary_there(
+    store: MemoryBackend, one: Instance, replaces: bool
+):
+    await put_dictionary_object(one)
+    await copy(one, "a", "b", bucket=OTHER, description=[] if replaces else None)
+    assert names(store, OTHER) == [DICT_KEY, "b"]
+    assert store.buckets[OTHER][DICT_KEY].data == DICTIONARY
+    described = metadata(store, DICT_KEY, OTHER)
+    assert described["x-amz-meta-s4-dict-sha256"].startswith(DICT_ID)
+    del store.buckets[BUCKET]
+    fresh = Instance(store)
+    assert await world.drained(await fresh.reader.open_whole(elsewhere(fresh, "b"))) == EVENT
+    await fresh.close()
+
+
+async def test_a_copy_in_the_same_bucket_asks_for_no_dictionary(
+    store: MemoryBackend, one: Instance
+):
+    await put_dictionary_object(one)
+    counting = CountingBackend(store)
+    instance = Instance(counting)
+    await copy(instance, "a", "b")
+    assert all(not call.key.startswith(".s4dict/") for call in counting.calls)
+    assert await instance.get("b") == EVENT
+    await instance.close()
+
+
+async def test_the_dictionary_is_there_before_the_copy_and_is_sent_once(
+    store: MemoryBackend, one: Instance
+):
+    await put_dictionary_object(one)
+    counting = CountingBackend(store)
+    instance = Instance(counting)
+    for key in ("b", "c"):
+        await copy(instance, "a", key, bucket=OTHER)
+    puts = [call.key for call in counting.calls if call.verb in {"put", "forward PUT"}]
+    assert puts == [DICT_KEY, f"/{OTHER}/b", f"/{OTHER}/c"]
+    await instance.close()
+
+
+@pytest.mark.parametrize("data", [b"other bytes", b""])
+async def test_other_bytes_under_its_id_fail_the_copy(
+    store: MemoryBackend, one: Instance, data: bytes
+):
+    await put_dictionary_object(one)
+    await store.put(OTHER, DICT_KEY, base.Body.of(data))
+    with pytest.raises(DictionaryConflict):
         await copy(one, "a", "b", bucket=OTHER)
-    assert caught.value.code == "NotImplemented"
-    assert "0123456789abcdef" in caught.value.message
+    assert names(store, OTHER) == [DICT_KEY]
+
+
+async def test_a_dictionary_without_a_recorded_digest_is_compared(
+    store: MemoryBackend, one: Instance
+):
+    await put_dictionary_object(one)
+    await store.put(OTHER, DICT_KEY, base.Body.of(DICTIONARY))
+    await copy(one, "a", "b", bucket=OTHER)
+    assert names(store, OTHER) == [DICT_KEY, "b"]
+
+
+async def test_an_object_whose_dictionary_is_lost_is_not_copied_away(
+    store: MemoryBackend, one: Instance
+):
+    await put_dictionary_object(one)
+    del store.buckets[BUCKET][DICT_KEY]
+    with pytest.raises(DictionaryError, match=DICT_ID):
+        await copy(one, "a", "b", bucket=OTHER)
     assert names(store, OTHER) == []
-
-
-async def test_an_object_goes_where_its_dictionary_is(store: MemoryBackend, one: Instance):
-    key = put_dictionary_object(store)
     await copy(one, "a", "b")
-    await store.put(OTHER, key, base.Body.of(b"dictionary"))
-    await copy(one, "a", "b", bucket=OTHER, description=[])
-    assert metadata(store, "b")["x-amz-meta-s4-dict-id"] == "0123456789abcdef"
-    assert metadata(store, "b", OTHER)["x-amz-meta-s4-dict-id"] == "0123456789abcdef"
+
+
+@pytest.mark.parametrize("verb", ["put", "head"])
+async def test_a_dictionary_that_cannot_be_taken_along_fails_the_copy(
+    store: MemoryBackend, one: Instance, verb: str
+):
+    await put_dictionary_object(one)
+    denied = FaultyBackend(
+        store,
+        fault=lambda call: (
+            BackendAnswer(403, "AccessDenied")
+            if (call.verb, call.bucket) == (verb, OTHER)
+            else None
+        ),
+    )
+    instance = Instance(denied)
+    with pytest.raises(BackendAnswer) as caught:
+        await copy(instance, "a", "b", bucket=OTHER)
+    assert caught.value.status == 403
+    assert names(store, OTHER) == []
+    await instance.close()
+
+
+async def test_the_identity_that_may_copy_is_the_one_that_brings_the_dictionary(
+    store: MemoryBackend, one: Instance
+):
+    await put_dictionary_object(one)
+    client = CountingBackend(store)
+    source = one.source("a", backend=client)
+    attributes = await one.reader.attributes(source)
+    await copier(one).copy(source, attributes, CopyOrder((OTHER, "b")))
+    assert [call.key for call in client.calls if call.verb == "put"] == [DICT_KEY]
 
 
 # --- in parts

@@ -455,10 +455,9 @@ async def test_codecs_that_are_not_here_make_an_object_unreadable(store: MemoryB
     "metadata",
     [
         {"s4-encrypted": "aes-256-gcm"},
-        {"s4-codec": "cpu-zstd-dict", "s4-dict-id": "0123456789abcdef"},
         {"s4-codec": "nvcomp-zstd", "s4-framed": ""},
     ],
-    ids=["encrypted", "dictionary", "gpu without frames"],
+    ids=["encrypted", "gpu without frames"],
 )
 @pytest.mark.parametrize("size", [300, 400_000])
 async def test_bodies_that_need_what_is_not_here_are_unreadable(

@@ -10,6 +10,7 @@ from s4gateway.backend import base, multipart
 from s4gateway.backend.base import Backend, BackendUnavailable, Body
 from s4gateway.backend.memory import MemoryBackend
 from s4gateway.backend.multipart import Upload
+from s4gateway.objects.accounting import Ledger
 from s4gateway.objects.completion import Completer, Objects
 from s4gateway.objects.completion_request import Completed, Wanted
 from s4gateway.objects.encoding import DIGESTS, EncodedObject
@@ -40,10 +41,11 @@ class Process:
 
     backend: Backend
     uniform: bool = False
+    ledger: Ledger | None = None
     instance: Instance = field(init=False)
 
     def __post_init__(self) -> None:
-        instance = self.instance = Instance(self.backend)
+        instance = self.instance = Instance(self.backend, ledger=self.ledger)
         self.uploads = Uploads(self.backend, uniform=self.uniform)
         self.parts = PartWriter(self.uploads, instance.workshop, instance.dispatcher)
         objects = Objects(instance.reader, instance.writer, instance.sidecars, instance.attributes)
@@ -54,9 +56,11 @@ class Process:
     ) -> Upload:
         entries = manifest.multipart_metadata(CodecId.CPU_ZSTD, tail=TOKEN)
         headers = [(f"x-amz-meta-{name}", text) for name, text in entries.items()]
-        _, document = await multipart.create(self.backend, BUCKET, key, headers)
+        marks = self.instance.writer.accounts.mark(headers)
+        _, document = await multipart.create(self.backend, BUCKET, key, [*headers, *marks])
         upload_id = InitiateResult.parse(document).upload_id
-        await self.uploads.begin(BUCKET, UploadRecord(upload_id, key, TOKEN, algorithm, kind))
+        record = UploadRecord(upload_id, key, TOKEN, algorithm, kind, ledger=bool(marks))
+        await self.uploads.begin(BUCKET, record)
         return Upload(BUCKET, key, upload_id)
 
     async def send(self, upload: Upload, number: int, body: bytes) -> PartFacts:

@@ -18,9 +18,11 @@ from s4gateway.backend.memory import MemoryBackend, StoredObject
 from s4gateway.codecs import decoder, encoder
 from s4gateway.codecs import dispatcher as dispatching
 from s4gateway.codecs.registry import Registry
+from s4gateway.objects.accounting import Accounts, Ledger, NullAccounts
 from s4gateway.objects.attributes import Attributes
 from s4gateway.objects.budget import ByteBudget
 from s4gateway.objects.cache import AttributeCache, IndexCache
+from s4gateway.objects.dictionary_store import DictionaryStore
 from s4gateway.objects.encoding import (
     DIGESTS,
     SMALL_BODY,
@@ -31,10 +33,12 @@ from s4gateway.objects.encoding import (
 )
 from s4gateway.objects.frame_cache import FrameCache
 from s4gateway.objects.lanes import Lanes
+from s4gateway.objects.ledger_accounts import LedgerAccounts
 from s4gateway.objects.listing import Sizer
 from s4gateway.objects.opening import OpenObject, Source
 from s4gateway.objects.reader import ObjectReader
 from s4gateway.objects.sidecar import Sidecars
+from s4gateway.objects.sidecar_slot import Books
 from s4gateway.objects.writer import ObjectWriter
 from s4gateway.s3.checksums import Digests
 from s4gateway.wire import frame, keys
@@ -61,6 +65,7 @@ class Instance:
     spool: Path | None = None
     heads: int = 8
     conditional_writes: bool | None = True
+    ledger: Ledger | None = None
 
     def __post_init__(self) -> None:
         self.workshop = Workshop(LANES, self.budget, self.codecs, self.spool)
@@ -69,9 +74,16 @@ class Instance:
         self.indices = IndexCache()
         self.sidecars = Sidecars(self.backend, self.indices, LANES)
         self.frames = FrameCache(LANES.disk, self.spool)
-        self.reader = ObjectReader(self.workshop, self.sidecars, self.attributes, self.frames)
+        self.dictionaries = DictionaryStore(self.backend, LANES.codec)
+        self.reader = ObjectReader(
+            self.workshop, self.sidecars, self.attributes, self.frames, self.dictionaries
+        )
         conditional = ConditionalWrites(self.backend, self.conditional_writes)
-        self.writer = ObjectWriter(self.sidecars, self.attributes, conditional)
+        accounts: Accounts = NullAccounts(self.sidecars)
+        if self.ledger is not None:
+            books = Books(self.backend, self.sidecars, self.attributes.tails, conditional)
+            accounts = LedgerAccounts(self.ledger, books)
+        self.writer = ObjectWriter(self.sidecars, self.attributes, conditional, accounts)
         self.sizer = Sizer(self.backend, self.attributes, self.heads)
 
     async def close(self) -> None:

@@ -1,7 +1,7 @@
 """Walking a bucket over a store in memory: everything once, in bounded memory, never for ever."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 
 import pytest
 
@@ -69,6 +69,22 @@ async def test_a_listing_that_does_not_come_forward_is_refused(store: MemoryBack
 
     with pytest.raises(BackendProtocolError, match="does not come forward"):
         async for _ in walk(Stuck(store), Target(BUCKET)):
+            pass
+
+
+@pytest.mark.parametrize("walking", [walk, walk_versions])
+async def test_a_listing_that_says_there_is_more_and_not_where_is_refused(
+    store: MemoryBackend, walking: Callable[..., AsyncIterator[object]]
+):
+    page = b"<R><EncodingType>url</EncodingType><IsTruncated>true</IsTruncated></R>"
+    name = b"ListBucketResult" if walking is walk else b"ListVersionsResult"
+
+    class Cut(CountingBackend):
+        async def list(self, bucket: str, raw_query: str) -> bytes:
+            return page.replace(b"R>", name + b">")
+
+    with pytest.raises(BackendProtocolError, match="breaks off|where it goes on"):
+        async for _ in walking(Cut(store), Target(BUCKET)):
             pass
 
 

@@ -319,3 +319,34 @@ def test_entries_are_swapped_on_a_big_endian_machine(monkeypatch: pytest.MonkeyP
     swapped = index.FrameIndex.from_entries(ENTRIES).encode()
     values = struct.unpack(f"<{4 * len(ENTRIES)}Q", stored[44:])
     assert swapped[44:] == struct.pack(f">{4 * len(ENTRIES)}Q", *values)
+
+
+ETAG = "0123456789abcdef0123456789abcdef"
+TWO = [index.FrameEntry(0, 10, 0, 40), index.FrameEntry(10, 10, 45, 40)]
+
+
+@pytest.mark.parametrize(
+    ("entries", "bound", "options", "trusted"),
+    [
+        (TWO, (ETAG, 90), {}, True),
+        (TWO, (None, 90), {}, True),
+        (TWO, ("f" * 32, 90), {}, False),
+        (TWO, (ETAG, 91), {}, False),
+        (TWO, (None, None), {}, False),
+        (TWO[1:], (ETAG, 90), {}, False),
+        (TWO, (ETAG, 90), {"total_padded": 91}, False),
+        ([index.FrameEntry(0, 10, 0, 91)], (ETAG, 90), {"total_padded": 90}, False),
+        (TWO, (ETAG, 90), {"sse": index.SseBinding(1, 1, 0, bytes(8), 1, 0)}, False),
+        ([], (ETAG, 90), {}, False),
+    ],
+    ids=["bound", "by size", "other ETag", "other size", "unbound", "hole", "longer body",
+         "longer frame", "encrypted", "empty"],
+)  # fmt: skip
+def test_ranges_are_read_by_an_index_of_the_very_object_that_fits_it(
+    entries: list[index.FrameEntry],
+    bound: tuple[str | None, int | None],
+    options: dict[str, Any],
+    trusted: bool,
+):
+    made = index.FrameIndex.from_entries(entries, **options).bind(*bound)
+    assert made.describes(ETAG, 90) is trusted

@@ -260,3 +260,20 @@ def test_what_is_no_token_is_neither_read_nor_written(token: str):
     assert manifest.classify(entries).tail is None
     with pytest.raises(errors.ManifestError, match="bad-tail"):
         manifest.multipart_metadata(CodecId.CPU_ZSTD, tail=token)
+
+
+@pytest.mark.parametrize(
+    ("metadata", "backend", "shown"),
+    [
+        ({}, "abc", "abc"),
+        ({"s4-multipart": "true"}, "abc", "abc-1"),
+        ({"s4-multipart": "true"}, "abc-3", "abc-3"),
+        (manifest.Manifest(CodecId.PASSTHROUGH, 1, 1, 0).to_metadata(), "abc", "abc"),
+        (manifest.Manifest(CodecId.CPU_ZSTD, 1, 1, 0, framed=True).to_metadata(), "abc", "abc-1"),
+    ],
+    ids=["foreign", "multipart", "multipart of parts", "passthrough", "compressed"],
+)
+def test_the_etag_of_compressed_bytes_is_not_shown_as_an_md5(
+    metadata: dict[str, str], backend: str, shown: str
+):
+    assert manifest.visible_etag(backend, manifest.classify(metadata)) == shown

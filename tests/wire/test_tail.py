@@ -172,3 +172,21 @@ def test_what_contradicts_itself_is_not_written(fields: dict[str, object]) -> No
 def test_what_is_no_tail_is_named(suffix: bytes, code: str) -> None:
     with pytest.raises(TailError, match=code):
         Tail.decode(suffix, TOKEN)
+
+
+@pytest.mark.parametrize(
+    ("checksum", "crc"),
+    [
+        (None, None),
+        (("crc32c", "4waSgw==", FULL_OBJECT), 0xE3069283),
+        (("crc32c", "4waSgw==-1", COMPOSITE), None),
+        (("crc32", "4waSgw==", FULL_OBJECT), None),
+        (("crc32c", base64.b64encode(bytes(32)).decode(), FULL_OBJECT), None),
+    ],
+    ids=["none", "whole", "of parts", "another algorithm", "too long"],
+)
+def test_the_crc_of_the_whole_is_known_where_its_client_declared_it(
+    checksum: tuple[str, str, str] | None, crc: int | None
+) -> None:
+    value = Tail("0" * 16, f"{'0' * 32}-1", 9, ((1, 9),), checksum)
+    assert value.crc32c == crc

@@ -53,14 +53,12 @@ async def complete_multipart_upload(context: RequestContext) -> Outcome:
 async def _complete_foreign(context: RequestContext) -> Outcome:
     """Pass on the completion of an upload the gateway has no part in; what it knew is outdated."""
     services = context.services
+    send = partial(forwarding.send, context)
     try:
-        outcome = await forwarding.forward(context)
+        stream = await services.writer.accounts.replace_raw(context.name, send)
     finally:
         services.attributes.forget(context.name)
-    headers = dict(outcome.response.headers)
-    if outcome.response.status == 200 and "x-amz-version-id" not in headers:
-        services.sidecars.removals.add(context.name)
-    return outcome
+    return forwarding.passed_back(stream)
 
 
 def _result(context: RequestContext, task: _Task) -> Completed:

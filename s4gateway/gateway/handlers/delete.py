@@ -38,6 +38,7 @@ async def delete_bucket(context: RequestContext) -> Outcome:
     if stream.head.status == 409 and await _remove_leftovers(context):
         await stream.close()
         stream = await _delete_bucket(context)
+    context.services.writer.accounts.forget(context.bucket)
     answer = Relay(stream, stream.close)
     headers = relay.relayed_headers(stream.head.headers)
     return Outcome(Response(stream.head.status, headers, answer, stream.head.content_length))

@@ -19,7 +19,7 @@ from s4gateway.backend.base import BackendError, Body, Head
 from s4gateway.gateway import faults, relay
 from s4gateway.gateway.conditions import deletion_condition
 from s4gateway.gateway.context import HeaderPairs, Outcome, RequestContext, Response
-from s4gateway.objects import deletion
+from s4gateway.objects.accounting import Deleted
 from s4gateway.objects.cache import KnownObject
 from s4gateway.objects.deletion import Deletion
 from s4gateway.s3 import query, xml
@@ -46,6 +46,10 @@ class _Wanted:
     @property
     def stands_alone(self) -> bool:
         return self.etag is not None or _NO_XML_TEXT.search(self.key) is not None
+
+    @property
+    def version_query(self) -> str:
+        return "" if self.version_id is None else f"versionId={query.quote(self.version_id)}"
 
     def failed(self, error: S3Error) -> xml.Element:
         """The `Error` that says so."""
@@ -121,17 +125,31 @@ async def _delete(context: RequestContext, wanted: Sequence[_Wanted]) -> list[xm
     before = {each.key: attributes.last((context.bucket, each.key)) for each in wanted}
     for each in wanted:
         attributes.forget((context.bucket, each.key))
+    named = {(each.key, each.version_id) for each in wanted if each.version_id is not None}
+    results: list[xml.Element] = []
+
+    async def send() -> Deleted:
+        results.extend(await _send(context, wanted))
+        done = [
+            _deletion(context.bucket, each, named, before)
+            for each in results
+            if each.tag == "Deleted"
+        ]
+        refused = {each.findtext("Key") or "" for each in results if each.tag == "Error"}
+        return Deleted(done, frozenset(refused))
+
+    targets = [(each.key, each.version_query) for each in wanted]
+    if targets:
+        await context.services.writer.accounts.delete_many(context.bucket, targets, send)
+    return results
+
+
+async def _send(context: RequestContext, wanted: Sequence[_Wanted]) -> list[xml.Element]:
     together = [each for each in wanted if not each.stands_alone]
     results = await _delete_together(context, together) if together else []
     gate = asyncio.Semaphore(_AT_ONCE)
     alone = (each for each in wanted if each.stands_alone)
-    results += await asyncio.gather(*(_delete_alone(context, each, gate) for each in alone))
-    named = {(each.key, each.version_id) for each in wanted if each.version_id is not None}
-    done = [
-        _deletion(context.bucket, each, named, before) for each in results if each.tag == "Deleted"
-    ]
-    await deletion.follow(context.services.sidecars, done)
-    return results
+    return results + await asyncio.gather(*(_delete_alone(context, each, gate) for each in alone))
 
 
 def _deletion(
@@ -172,7 +190,7 @@ async def _delete_together(context: RequestContext, wanted: Sequence[_Wanted]) -
 async def _delete_alone(
     context: RequestContext, wanted: _Wanted, gate: asyncio.Semaphore
 ) -> xml.Element:
-    version = "" if wanted.version_id is None else f"versionId={query.quote(wanted.version_id)}"
+    version = wanted.version_query
     headers = relay.delete_headers(context.headers)
     async with gate:
         try:

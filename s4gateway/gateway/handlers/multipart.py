@@ -57,9 +57,13 @@ async def create_multipart_upload(context: RequestContext) -> Outcome:
     token = secrets.token_hex(8)
     entries = manifest.multipart_metadata(context.services.config.codec, tail=token)
     stored += [(USER_METADATA_PREFIX + name, text) for name, text in entries.items()]
+    marks = context.services.writer.accounts.mark(stored)
+    stored += marks
     head, document = await multipart.create(context.backend, context.bucket, context.key, stored)
     upload_id = _upload_id(document)
-    record = UploadRecord(upload_id, context.key, token, algorithm, kind, _encryption(headers))
+    record = UploadRecord(
+        upload_id, context.key, token, algorithm, kind, _encryption(headers), ledger=bool(marks)
+    )
     await _begin(context, record)
     answer = relay.result_headers(head.headers)
     answer.append(("content-type", XML))

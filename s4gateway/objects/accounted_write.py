@@ -1,0 +1,202 @@
+"""One write of one key as the ledger counts it: what is new is added, what it replaced goes.
+
+    believed ─ confirmed by the store ─┐
+    look ───── confirmed by the store ─┼─ stored ─ sidecar ─ change
+    look ───── sent without condition ─┘
+
+Rule: nothing is counted that the store has not taken, and nothing is taken away that was not added:
+an object without the mark leaves only a tally. What a write adds is what a look would find. On a
+bucket that keeps versions a write replaces nothing, whatever is there.
+"""
+
+import logging
+from typing import TypeVar
+
+from s4gateway.backend.base import BackendError
+from s4gateway.objects.accounting import Write
+from s4gateway.objects.bucket_versioning import Versioning
+from s4gateway.objects.cache import KnownObject, ObjectName
+from s4gateway.objects.footprint import NULL_VERSIONS, Footprint, Found
+from s4gateway.objects.guarded import ATTEMPTS, FEW_ATTEMPTS, Guarded
+from s4gateway.objects.sidecar_slot import NULL_VERSION, Books, SidecarSlot
+from s4gateway.s3 import etag
+from s4gateway.values import immutable
+from s4gateway.wire.index import FrameIndex
+
+_Answer = TypeVar("_Answer")
+
+_log = logging.getLogger("s4.ledger")
+
+
+@immutable
+class Change:
+    """Signed differences of a bucket's counters."""
+
+    original: int = 0
+    stored: int = 0
+    objects: int = 0
+    skipped: int = 0
+
+    @classmethod
+    def removal(cls, old: Found) -> "Change":
+        """What goes with an object.
+
+        >>> Change.removal(Found("e", Footprint(9, 5, accounted=True)))
+        Change(original=-9, stored=-5, objects=-1, skipped=0)
+        >>> Change.removal(Found("e", Footprint(9, 5)))
+        Change(original=0, stored=0, objects=0, skipped=1)
+        """
+        footprint = old.footprint
+        if not footprint.accounted:
+            return cls(skipped=1)
+        return cls(-footprint.original, -footprint.stored, -1)
+
+    def __add__(self, other: "Change") -> "Change":
+        return Change(
+            self.original + other.original,
+            self.stored + other.stored,
+            self.objects + other.objects,
+            self.skipped + other.skipped,
+        )
+
+
+class AccountedWrite:
+    """The Swap of a ledger; `change` is what it amounts to, as far as it came.
+
+    `contradicted`: the store's answer says that the bucket does not keep versions any more.
+    """
+
+    def __init__(self, books: Books, name: ObjectName, versioning: Versioning) -> None:
+        self._books = books
+        self._name = name
+        self._versioning = versioning
+        self._old: Found | None = None
+        self._new: Footprint | None = None
+        self._adds = False
+        self._counted_before = False
+        self.contradicted = False
+        self._sidecar: SidecarSlot | None = None
+
+    @property
+    def change(self) -> Change:
+        """What has changed in the bucket."""
+        if self._new is None:
+            return Change()
+        change = Change(stored=0 if self._sidecar is None else self._sidecar.change)
+        if self._counted_before:
+            return change
+        if self._new.accounted:
+            change += Change(self._new.original, self._new.stored, 1)
+        old = self._replaced
+        return change if old is None else change + Change.removal(old)
+
+    async def replace(self, write: Write[_Answer]) -> tuple[_Answer, bool | None]:
+        """Send it, sure of what it replaces."""
+        guarded = await self._guarded(write)
+        try:
+            return await self._sent(guarded, write)
+        except BackendError:
+            if guarded.carried_out and guarded.seen is not None:
+                self.stored(guarded.seen.version_id, guarded.seen.footprint)
+            raise
+        finally:
+            self._old = guarded.old
+
+    async def _guarded(self, write: Write[_Answer]) -> Guarded[Found, _Answer]:
+        if self._versioning is Versioning.OFF and write.verb is not None:
+            await self._books.conditional.learn(write.verb, self._name[0])
+        return Guarded(
+            send=write.send,
+            look=self._look,
+            is_made=write.is_made,
+            decides=self._books.decides(write.verb, self._versioning),
+            repeats=write.repeats,
+            attempts=FEW_ATTEMPTS if write.is_large else ATTEMPTS,
+        )
+
+    async def _sent(
+        self, guarded: Guarded[Found, _Answer], write: Write[_Answer]
+    ) -> tuple[_Answer, bool | None]:
+        if self._versioning is Versioning.ENABLED:
+            return await guarded.once(), None
+        if write.asked:
+            guarded.old = await self._asked_for(write)
+            return await guarded.once(), None
+        confirmed: bool | None = None
+        before = write.before
+        if write.guesses and guarded.decides:
+            expected = None if before is None else Found.known(before)
+            if before is None or expected is not None:
+                answer = await guarded.guess(expected)
+                if answer is not None:
+                    return answer, True
+                confirmed = False
+        return await guarded.run(), confirmed
+
+    async def _asked_for(self, write: Write[_Answer]) -> Found | None:
+        """What stands there if the client's condition holds, which the store decides."""
+        (name, value), *_ = write.asked
+        pinned = etag.strip(value) if name == "if-match" else None
+        if self._versioning is Versioning.SUSPENDED:
+            return await self._look()
+        if pinned is None:
+            return None
+        if write.before is not None and write.before.etag == pinned:
+            known = Found.known(write.before)
+            if known is not None:
+                return known
+        seen = await self._look()
+        return seen if seen is not None and seen.etag == pinned else None
+
+    async def _look(self) -> Found | None:
+        """What the write replaces."""
+        named = NULL_VERSION if self._versioning is Versioning.SUSPENDED else ""
+        return await self._books.look(self._name, named)
+
+    def stored(self, version_id: str | None, footprint: Footprint) -> None:
+        """Count it; what has a version id of its own replaced nothing."""
+        self._new = footprint
+        self._adds = version_id not in NULL_VERSIONS
+        self.contradicted = not self._adds and self._versioning is Versioning.ENABLED
+
+    def resumed(self, footprint: Footprint) -> None:
+        """The object was made before, by a write nobody can tell whether it was counted."""
+        self._new = footprint
+        self._counted_before = True
+        if footprint.accounted:
+            fields = {"bucket": self._name[0], "key": self._name[1]}
+            _log.warning(
+                "resumed after an interruption, counted perhaps not", extra={"fields": fields}
+            )
+
+    @property
+    def _replaced(self) -> Found | None:
+        if self._adds or self._old is None or self._old.version_id not in NULL_VERSIONS:
+            return None
+        return self._old
+
+    async def write_sidecar(
+        self, name: ObjectName, index: FrameIndex, tag: str, size: int
+    ) -> int | None:
+        """Write the index; it counts if its object does."""
+        assert self._new is not None
+        old = self._replaced
+        expected = self._counted_before or (old is not None and old.may_be_indexed)
+        counted = self._new.accounted
+        return await self._slot().write(index, tag, size, counted=counted, expected=expected)
+
+    async def drop_sidecar(
+        self, name: ObjectName, before: KnownObject | None, *, as_known: bool
+    ) -> None:
+        """Remove the sidecar of what was replaced, if that is of a kind that has one."""
+        if self._replaced is not None and self._replaced.may_be_indexed:
+            await self._slot().remove()
+
+    def _slot(self) -> SidecarSlot:
+        """The sidecar's place; without versions, it counted as the object it stood beside."""
+        if self._sidecar is None:
+            versioned = self._versioning in (Versioning.ENABLED, Versioning.SUSPENDED)
+            old = self._replaced
+            owned = not versioned and old is not None and old.footprint.accounted
+            self._sidecar = SidecarSlot(self._books, self._name, self._versioning, owned)
+        return self._sidecar

@@ -1,0 +1,190 @@
+"""The accounts of a ledger: every write in its turn, to its end, and on disk before it is answered.
+
+Rule: two writes of one key in this process come one after the other, from the look at what is there
+to the last counter, so that none takes away what another has taken away already. Once the store
+may have been asked, leaving is no way out: a client that goes leaves a write that is still counted.
+What other processes write meanwhile is told by the store's conditions, where it decides them.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
+from typing import Any, TypeVar
+
+from s4gateway.backend.base import (
+    BackendProtocolError,
+    Head,
+    HeaderList,
+    ObjectStream,
+)
+from s4gateway.backend.multipart import DOCUMENT_LIMIT
+from s4gateway.objects.accounted_deletion import AccountedDeletion
+from s4gateway.objects.accounted_write import AccountedWrite, Change
+from s4gateway.objects.accounting import Deleted, Ledger, Removal, Swap, Write
+from s4gateway.objects.bucket_versioning import BucketVersioning
+from s4gateway.objects.cache import ObjectName
+from s4gateway.objects.footprint import MARK, Footprint
+from s4gateway.objects.key_locks import KeyLocks
+from s4gateway.objects.sidecar_slot import Books
+from s4gateway.s3 import completion
+from s4gateway.s3.errors import S3Error
+
+_Result = TypeVar("_Result")
+
+_CUSTOMER_KEY = "x-amz-server-side-encryption-customer-algorithm"
+
+
+class LedgerAccounts:
+    """Counts every write in `ledger`; shared by all requests of a process."""
+
+    def __init__(self, ledger: Ledger, books: Books) -> None:
+        self._ledger = ledger
+        self._books = books
+        self._locks: KeyLocks[ObjectName] = KeyLocks()
+        self._versioning = BucketVersioning(books.backend)
+
+    def mark(self, headers: HeaderList) -> HeaderList:
+        """Everything is marked but what only its owner's key would let anybody look at."""
+        return () if any(name == _CUSTOMER_KEY for name, _ in headers) else (MARK,)
+
+    def forget(self, bucket: str) -> None:
+        """Ask again whether the bucket keeps versions."""
+        self._versioning.forget(bucket)
+
+    async def around(self, name: ObjectName, work: Callable[[Swap], Awaitable[_Result]]) -> _Result:
+        """Do the work of one write, alone at its key and to its end."""
+        return await self._settled(self._write(name, work))
+
+    async def _write(self, name: ObjectName, work: Callable[[Swap], Awaitable[_Result]]) -> _Result:
+        async with self._locks.hold(name):
+            write = AccountedWrite(self._books, name, await self._versioning.of(name[0]))
+            try:
+                return await work(write)
+            finally:
+                if write.contradicted:
+                    self.forget(name[0])
+                self._apply(name[0], write.change)
+
+    async def delete(self, removal: Removal) -> Head:
+        """Delete an object or a version, alone at its key and to the end."""
+        return await self._settled(self._delete(removal))
+
+    async def _delete(self, removal: Removal) -> Head:
+        bucket = removal.name[0]
+        async with self._locks.hold(removal.name):
+            deletion = AccountedDeletion(self._books, bucket, await self._versioning.of(bucket))
+            try:
+                return await deletion.delete(removal)
+            finally:
+                self._apply(bucket, deletion.change)
+
+    async def delete_many(
+        self,
+        bucket: str,
+        targets: Sequence[tuple[str, str]],
+        send: Callable[[], Awaitable[Deleted]],
+    ) -> None:
+        """Delete many, alone at each of the keys and to the end."""
+        await self._settled(self._delete_many(bucket, targets, send))
+
+    async def _delete_many(
+        self,
+        bucket: str,
+        targets: Sequence[tuple[str, str]],
+        send: Callable[[], Awaitable[Deleted]],
+    ) -> None:
+        async with self._locks.hold(*((bucket, key) for key, _ in targets)):
+            deletion = AccountedDeletion(self._books, bucket, await self._versioning.of(bucket))
+            try:
+                await deletion.delete_many(targets, send)
+            finally:
+                self._apply(bucket, deletion.change)
+
+    async def replace_raw(
+        self, name: ObjectName, send: Callable[[], Awaitable[ObjectStream]]
+    ) -> ObjectStream:
+        """Pass a completion on and wait for what becomes of it.
+
+        What it makes carries no mark and is not counted; what it replaces may have been.
+        """
+
+        async def work(swap: Swap) -> ObjectStream:
+            async def sent(_: HeaderList) -> _Read:
+                async with await send() as stream:
+                    return _Read(stream.head, await stream.read(DOCUMENT_LIMIT))
+
+            answer, _ = await swap.replace(Write(sent, is_made=lambda _: False, repeats=False))
+            if answer.is_success:
+                swap.stored(answer.head.version_id, Footprint(0, 0))
+                await swap.drop_sidecar(name, None, as_known=False)
+            return answer
+
+        return await self.around(name, work)
+
+    def _apply(self, bucket: str, change: Change) -> None:
+        if change != Change():
+            self._ledger.apply(
+                bucket,
+                original=change.original,
+                stored=change.stored,
+                objects=change.objects,
+                skipped=change.skipped,
+            )
+
+    async def _settled(self, work: Coroutine[Any, Any, _Result]) -> _Result:
+        result = await _to_its_end(work)
+        await self._ledger.settled()
+        return result
+
+
+async def _to_its_end(work: Coroutine[Any, Any, _Result]) -> _Result:
+    """Do the work although whoever waits for it may be cancelled, and wait for it even so.
+
+    What it uses, such as the bytes of a body, belongs to whoever waits.
+    """
+    task = asyncio.get_running_loop().create_task(work)
+    try:
+        await asyncio.wait((task,))
+    except asyncio.CancelledError:
+        while not task.done():
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.wait((task,))
+        if not task.cancelled():
+            task.exception()  # read: it is nobody's any more
+        raise
+    return task.result()
+
+
+class _Read(ObjectStream):
+    """An answer that was read to its end."""
+
+    __slots__ = ("_document",)
+
+    def __init__(self, head: Head, document: bytes) -> None:
+        self.head = head
+        self._document = document
+
+    @property
+    def is_success(self) -> bool:
+        """An object was made: errors may come as documents under status 200."""
+        if self.head.status >= 300:
+            return False
+        try:
+            completion.parse_result(self._document)
+        except (S3Error, ValueError):
+            return False
+        return True
+
+    async def read(self, limit: int) -> bytes:
+        """Return the document."""
+        if len(self._document) > limit:
+            msg = f"answer is larger than {limit} bytes"
+            raise BackendProtocolError(msg)
+        return self._document
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        if self._document:
+            yield self._document
+
+    async def close(self) -> None:
+        """Nothing is open."""

@@ -1,0 +1,180 @@
+"""The sidecar of one key as something that is counted: what stands there, what came, what went.
+
+Rule: a sidecar is counted when it carries the mark, or stands beside a counted object where there
+are no versions. Its bytes are added when it was written and subtracted when it went, each as the
+store has confirmed it; what could not be removed stays counted, for it still costs. No failure here
+fails a client's request.
+"""
+
+import asyncio
+import base64
+import logging
+from dataclasses import dataclass
+from functools import partial
+from typing import Final
+
+from s4gateway.backend.base import Backend, BackendError, Body, Head, HeaderList
+from s4gateway.backend.conditional import ConditionalWrites
+from s4gateway.backend.probe import ConditionalVerb
+from s4gateway.objects import removal
+from s4gateway.objects.bucket_versioning import Versioning
+from s4gateway.objects.cache import ObjectName, TailCache
+from s4gateway.objects.footprint import (
+    MARK,
+    NULL_VERSIONS,
+    Found,
+    is_accounted,
+    look,
+    sidecar_head,
+)
+from s4gateway.objects.guarded import Guarded, is_open
+from s4gateway.objects.sidecar import Send, Sidecars
+from s4gateway.s3 import etag, query
+from s4gateway.s3.errors import S3Error
+from s4gateway.wire import keys
+from s4gateway.wire.index import FrameIndex
+
+NULL_VERSION: Final = "versionId=null"
+
+_log = logging.getLogger("s4.ledger")
+
+
+@dataclass(frozen=True, slots=True)
+class Books:
+    """What accounting looks with, under the gateway's own identity."""
+
+    backend: Backend
+    sidecars: Sidecars
+    tails: TailCache
+    conditional: ConditionalWrites
+
+    async def look(self, name: ObjectName, version_query: str = "") -> Found | None:
+        """Look at an object or a version; raises BackendError."""
+        return await look(self.backend, name, version_query, self.sidecars, self.tails)
+
+    def decides(self, verb: ConditionalVerb | None, versioning: Versioning) -> bool:
+        """Whether the store confirms what a request meets: of versions, it knows the current."""
+        if verb is None or versioning not in (Versioning.OFF, Versioning.UNKNOWN):
+            return False
+        return self.conditional.known(verb) is True
+
+
+@dataclass(slots=True)
+class SidecarSlot:
+    """`change` is by how many bytes what is counted there has changed.
+
+    `owned`: what stands there now counts even without a mark, for it stands beside a counted object
+    in a bucket without versions.
+    """
+
+    books: Books
+    name: ObjectName
+    versioning: Versioning
+    owned: bool = False
+    change: int = 0
+
+    async def write(
+        self, index: FrameIndex, tag: str, size: int, *, counted: bool, expected: bool
+    ) -> int | None:
+        """Store an index; its bytes, None when that failed.
+
+        `counted`: it stands beside an object that is counted. `expected`: one may be there.
+        """
+        marks = (MARK,) if counted else ()
+
+        async def via(send: Send, body: Body) -> None:
+            guarded = self._guarded(partial(_marked, send, marks), body)
+            try:
+                if self.versioning is Versioning.ENABLED:
+                    await guarded.once()
+                elif expected or not guarded.decides or await guarded.guess(None) is None:
+                    await guarded.run()
+            except BackendError:
+                if not guarded.carried_out:
+                    raise
+            self.change += body.length * counted - self._counted(guarded.old)
+
+        return await self.books.sidecars.write(self.name, index, tag, size, via)
+
+    def _guarded(self, send: Send, body: Body) -> "Guarded[Head, Head]":
+        md5 = base64.b64decode(body.md5 or "").hex()
+        return Guarded(
+            send=send,
+            look=self._look,
+            is_made=lambda seen: seen is not None and seen.etag == md5,
+            decides=self.books.decides(ConditionalVerb.PUT, self.versioning),
+        )
+
+    async def remove(self) -> bool:
+        """Delete it, where nothing needs it any more; whether it was there. Raises nothing."""
+        bucket, key = self.name
+        try:
+            seen = await self._look()
+            if seen is None:
+                return False
+            pin: HeaderList = ()
+            if self.books.decides(ConditionalVerb.DELETE, self.versioning) and seen.etag:
+                pin = (("if-match", etag.quote(seen.etag)),)
+            head = await self._delete(bucket, keys.sidecar_key(key), pin)
+        except BackendError as error:
+            _warn(bucket, error)
+            return True
+        if head is None or head.version_id in NULL_VERSIONS:
+            self.change -= self._counted(seen)
+        return True
+
+    async def _delete(self, bucket: str, key: str, pin: HeaderList) -> Head | None:
+        """DELETE; None when it went although the answer was lost. A refusal leaves another's."""
+        try:
+            return await self.books.backend.delete(bucket, key, headers=pin)
+        except BackendError as error:
+            if is_open(error) and await self._look() is None:
+                return None
+            raise
+
+    async def retire(self) -> None:
+        """Put it behind a delete marker, as its object was; raises nothing."""
+        if not await self.remove() and self.versioning is Versioning.SUSPENDED:
+            await self.books.sidecars.retire(self.name)
+
+    async def purge(self) -> bool:
+        """Delete all its versions if the object has none left; whether that was so.
+
+        Delete markers bring nothing back then, and SeaweedFS does not remove all of them.
+        """
+        sidecars, bucket = self.books.sidecars, self.name[0]
+        try:
+            doomed = await sidecars.left_behind(self.name, markers=False)
+            if doomed is None:
+                return False
+            sizes = await asyncio.gather(*map(self._weigh, doomed))
+            if doomed and not await removal.delete(self.books.backend, bucket, doomed, by_id=True):
+                return False
+        except (BackendError, S3Error) as error:
+            _warn(bucket, error)
+            return False
+        self.change -= sum(sizes)
+        return True
+
+    async def _weigh(self, version: removal.Version) -> int:
+        """Bytes that are counted of one version."""
+        named = query.format_query([("versionId", version.version_id)])
+        return self._counted(await sidecar_head(self.books.backend, self.name, named))
+
+    async def _look(self) -> Head | None:
+        """What a write replaces and a deletion takes away."""
+        named = NULL_VERSION if self.versioning is Versioning.SUSPENDED else ""
+        return await sidecar_head(self.books.backend, self.name, named)
+
+    def _counted(self, head: Head | None) -> int:
+        if head is None or not (self.owned or is_accounted(head.metadata)):
+            return 0
+        return head.size
+
+
+async def _marked(send: Send, marks: HeaderList, headers: HeaderList) -> Head:
+    return await send([*marks, *headers])
+
+
+def _warn(bucket: str, error: Exception) -> None:
+    _log.warning("sidecar not removed", extra={"fields": {"bucket": bucket, "error": str(error)}})

@@ -1,0 +1,259 @@
+"""Any boto3 S3 client as a transport.
+
+boto3 blocks, so each request runs in a thread of a pool that does nothing else: a thread of it
+never waits for another, hence the pool cannot lock up. Rule: the caller's client is never changed.
+A twin shares its connections and settings and has an event system of its own, through which each
+request gets its extra headers before it is signed.
+"""
+
+import asyncio
+import contextvars
+import re
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Final, TypeVar
+
+import boto3
+import botocore.client
+import botocore.config
+import botocore.exceptions as boto_errors
+
+from s4gateway.s3store import errors, layout
+from s4gateway.s3store.errors import ConfigError
+from s4gateway.s3store.transport import (
+    NO_HEADERS,
+    HeadInfo,
+    Listed,
+    ListPage,
+    PutInfo,
+    RangeInfo,
+)
+
+_Result = TypeVar("_Result")
+_content_range: Final = re.compile(r"bytes (\d+)-\d+/(\d+)").fullmatch
+
+# No whole answer came: worth another try.
+_BROKEN: Final = (
+    boto_errors.HTTPClientError,
+    boto_errors.ConnectionError,
+    boto_errors.IncompleteReadError,
+    boto_errors.ResponseStreamingError,
+    boto_errors.ReadTimeoutError,
+    boto_errors.ConnectTimeoutError,
+    OSError,
+)
+
+
+def new_client(endpoint_url: str | None = None, *, connections: int = 32, **options: Any) -> Any:
+    """Return a boto3 client made for datasets; `options` are those of `boto3.client`.
+
+    It does not retry (the retries of a dataset are the policy; boto3's would multiply them and use
+    up the time a commit has), keeps as many connections as requests may be under way, gives up a
+    connect after 3 s and a read after 60 s, and sends no checksum trailers, which many stores
+    refuse: what was stored is checked against its ETag.
+    """
+    config = botocore.config.Config(
+        retries={"total_max_attempts": 1},
+        max_pool_connections=connections,
+        connect_timeout=3,
+        read_timeout=60,
+        request_checksum_calculation="when_required",
+        response_checksum_validation="when_required",
+        s3={"addressing_style": "path"} if endpoint_url else {},
+    )
+    session = boto3.session.Session()
+    return session.client("s3", endpoint_url=endpoint_url, config=config, **options)
+
+
+class Boto3Transport:
+    """Requests to `bucket` through a boto3 client, `workers` at a time."""
+
+    def __init__(self, client: Any, bucket: str, *, workers: int) -> None:
+        self._extra: contextvars.ContextVar[Mapping[str, str]] = contextvars.ContextVar(
+            "headers", default=NO_HEADERS
+        )
+        self._client = _twin(client, self._add_headers)
+        self._bucket = bucket
+        self._pool = ThreadPoolExecutor(workers, thread_name_prefix="s3store")
+
+    def _add_headers(self, params: dict[str, Any], **_: Any) -> None:
+        params["headers"].update(self._extra.get())
+
+    async def put(
+        self,
+        key: str,
+        body: bytes,
+        *,
+        content_type: str = layout.CONTENT_TYPE,
+        metadata: Mapping[str, str] | None = None,
+        if_none_match: bool = False,
+        headers: Mapping[str, str] = NO_HEADERS,
+    ) -> PutInfo:
+        """Store an object."""
+        more: dict[str, Any] = {"Metadata": dict(metadata)} if metadata else {}
+        if if_none_match:
+            more["IfNoneMatch"] = "*"
+
+        def send() -> PutInfo:
+            answer = self._client.put_object(
+                Bucket=self._bucket, Key=key, Body=body, ContentType=content_type, **more
+            )
+            return PutInfo(answer.get("ETag", ""), _is_opaque(answer))
+
+        return await self._run("put", key, headers, send)
+
+    async def get(self, key: str, *, headers: Mapping[str, str] = NO_HEADERS) -> bytes:
+        """Return an object's body."""
+
+        def send() -> bytes:
+            answer = self._client.get_object(Bucket=self._bucket, Key=key)
+            return _body(answer)
+
+        return await self._run("get", key, headers, send)
+
+    async def get_range(
+        self,
+        key: str,
+        start: int | None,
+        length: int,
+        *,
+        headers: Mapping[str, str] = NO_HEADERS,
+    ) -> RangeInfo:
+        """Return part of an object."""
+        wanted = f"-{length}" if start is None else f"{start}-{start + length - 1}"
+
+        def send() -> RangeInfo:
+            answer = self._client.get_object(Bucket=self._bucket, Key=key, Range=f"bytes={wanted}")
+            body = _body(answer)
+            found = _content_range(answer.get("ContentRange", ""))
+            if found:
+                return RangeInfo(body, int(found[1]), int(found[2]))
+            return _cut(body, start, length)
+
+        return await self._run("get", key, headers, send)
+
+    async def head(self, key: str, *, headers: Mapping[str, str] = NO_HEADERS) -> HeadInfo | None:
+        """Return what HEAD says, None for a key that is absent."""
+
+        def send() -> HeadInfo:
+            answer = self._client.head_object(Bucket=self._bucket, Key=key)
+            described = {name.lower(): value for name, value in answer["Metadata"].items()}
+            return HeadInfo(answer["ContentLength"], answer.get("ETag", ""), described)
+
+        try:
+            return await self._run("head", key, headers, send)
+        except errors.NotFound:
+            return None
+
+    async def list_page(
+        self,
+        prefix: str,
+        *,
+        start_after: str = "",
+        token: str = "",
+        max_keys: int = 1000,
+        headers: Mapping[str, str] = NO_HEADERS,
+    ) -> ListPage:
+        """Return one page of the keys under `prefix`."""
+        more: dict[str, Any] = {"StartAfter": start_after} if start_after else {}
+        if token:
+            more["ContinuationToken"] = token
+
+        def send() -> ListPage:
+            answer = self._client.list_objects_v2(
+                Bucket=self._bucket, Prefix=prefix, MaxKeys=max_keys, **more
+            )
+            objects = tuple(
+                Listed(entry["Key"], entry["Size"], entry["LastModified"])
+                for entry in answer.get("Contents", ())
+            )
+            following = answer.get("NextContinuationToken", "")
+            return ListPage(objects, following if answer.get("IsTruncated") else "")
+
+        return await self._run("list", prefix, headers, send)
+
+    async def aclose(self) -> None:
+        """End the threads; the client stays open, it is the caller's."""
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+    async def _run(
+        self, op: str, key: str, headers: Mapping[str, str], send: Callable[[], _Result]
+    ) -> _Result:
+        def in_thread() -> _Result:
+            self._extra.set(headers)
+            return send()
+
+        # Sent within the caller's context, so that tracing of HTTP clients finds its parent.
+        context = contextvars.copy_context()
+        loop = asyncio.get_running_loop()
+        try:
+            return await loop.run_in_executor(self._pool, context.run, in_thread)
+        except (boto_errors.BotoCoreError, boto_errors.ClientError, OSError) as error:
+            raise translated(op, key, error) from error
+
+
+def translated(op: str, key: str, error: Exception) -> errors.TransportError:
+    """Return what went wrong in this package's terms."""
+    if isinstance(error, boto_errors.ClientError):
+        return _answered(op, key, error.response)
+    name = type(error).__name__
+    if isinstance(error, boto_errors.FlexibleChecksumError):
+        return errors.IntegrityError(op, key, code=name, message=str(error))
+    if isinstance(error, _BROKEN) or name == "ResponseParserError":
+        return errors.ConnectionFailed(op, key, code=name, message=str(error))
+    return errors.ClientError(op, key, code=name, message=str(error))
+
+
+def _answered(op: str, key: str, answer: Mapping[str, Any]) -> errors.TransportError:
+    status = int(answer.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
+    said = answer.get("Error", {})
+    code = str(said.get("Code", ""))
+    kind = _kind(op, status, code)
+    return kind(op, key, status=status, code=code, message=str(said.get("Message", "")))
+
+
+def _kind(op: str, status: int, code: str) -> type[errors.TransportError]:
+    """A bucket that does not exist is no missing key: nothing about it is worth a second look."""
+    if code == "SlowDown" or status == 429:
+        return errors.Throttled
+    if status >= 500:
+        return errors.ServerError
+    if status == 404 and op in ("get", "head") and code != "NoSuchBucket":
+        return errors.NotFound
+    if status == 412:
+        return errors.PreconditionFailed
+    if status == 403:
+        return errors.AccessDenied
+    return errors.ClientError
+
+
+def _body(answer: Mapping[str, Any]) -> bytes:
+    with answer["Body"] as stream:
+        body: bytes = stream.read()
+    return body
+
+
+def _cut(body: bytes, start: int | None, length: int) -> RangeInfo:
+    """What was asked for, out of a whole body: a store may ignore Range."""
+    first = max(0, len(body) - length) if start is None else start
+    return RangeInfo(body[first : first + length], first, len(body))
+
+
+def _is_opaque(answer: Mapping[str, Any]) -> bool:
+    by_kms = str(answer.get("ServerSideEncryption", "")).startswith("aws:kms")
+    return by_kms or "SSECustomerAlgorithm" in answer
+
+
+def _twin(client: Any, add_headers: Callable[..., None]) -> Any:
+    """A client with the same settings, connections and handlers, and room for one handler more."""
+    if not isinstance(client, botocore.client.BaseClient):
+        raise ConfigError(f"client: {client!r} is neither a boto3 S3 client nor a Transport")
+    twin = object.__new__(type(client))
+    twin.__dict__.update(client.__dict__)
+    events = client.meta.events.__copy__()
+    meta = object.__new__(type(client.meta))
+    meta.__dict__.update(client.meta.__dict__)
+    meta.events = events
+    twin.meta = meta
+    events.register("before-call.s3", add_headers)
+    return twin

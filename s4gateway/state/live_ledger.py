@@ -1,0 +1,170 @@
+"""The savings ledger of a running gateway: every event counted at once, on disk before it is told.
+
+`apply` changes the counters and what the observer shows in one step, under one lock, so nothing is
+ever shown in another order than it happened. `settled` returns when the file holds every event
+applied before it was called. A disk that fails is said and counted and fails no request: the change
+stays in memory and goes with the next write, which comes by itself after a few seconds.
+"""
+
+import logging
+import threading
+import time
+from pathlib import Path
+from typing import Final, Protocol
+
+from s4gateway.state import files, ledger
+from s4gateway.state.flusher import PAUSE_SECONDS, WAIT_SECONDS, Flusher
+from s4gateway.state.ledger import Counters, Delta
+from s4gateway.state.shared_file import SharedFile
+
+_REPEAT_SECONDS: Final = 60.0  # a failure that goes on is said again after so long
+
+_log = logging.getLogger("s4.ledger")
+
+
+class Observer(Protocol):
+    """Shows the ledger to the world. Called from any thread; `counted` once at a time."""
+
+    def counted(self, bucket: str, counters: Counters) -> None:
+        """A bucket's counters as they are now."""
+
+    def flush_failed(self) -> None:
+        """Events are not on disk."""
+
+    def load_failed(self, reason: str) -> None:
+        """A state file was set aside: `read_error` or `parse_error`."""
+
+
+class LiveLedger:
+    """Counters of one process over a file it may share with others; used on one event loop.
+
+    Opening raises files.StateFileError when the file's place cannot be used.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        observer: Observer,
+        *,
+        pause: float = PAUSE_SECONDS,
+        limit: float = WAIT_SECONDS,
+    ) -> None:
+        self._observer = observer
+        self._file = SharedFile(path, self._was_set_aside)
+        self._lock = threading.Lock()
+        self._pending: dict[str, Delta] = {}  # not in the file
+        self._writing: dict[str, Delta] = {}  # on its way there
+        self._unsynced = False  # in the file, which may not survive a power failure
+        self._said = ""
+        self._said_at = 0.0
+        self._totals: dict[str, Counters] = {}
+        try:
+            self._adopt(self._file.load())
+        except files.StateFileError:
+            self._file.close()
+            raise
+        self._flusher = Flusher(self._flush, pause=pause, limit=limit)
+
+    def apply(
+        self, bucket: str, *, original: int = 0, stored: int = 0, objects: int = 0, skipped: int = 0
+    ) -> None:
+        """Count one event by its signed changes: bytes, bytes, objects, objects passed over."""
+        delta = Delta(original, stored, objects, skipped)
+        with self._lock:
+            before = self._pending.get(bucket)
+            self._pending[bucket] = delta if before is None else before + delta
+            self._observer.counted(bucket, self._now(bucket))
+
+    def counters(self, bucket: str) -> Counters:
+        """A bucket's counters with everything this process knows."""
+        with self._lock:
+            return self._now(bucket)
+
+    async def settled(self) -> None:
+        """Return when every event applied so far is on disk, or the disk has failed it."""
+        if self._pending or self._writing or self._unsynced:
+            await self.flush()
+
+    async def flush(self, *, forced: bool = False) -> bool:
+        """Write what is pending, `forced` also when nothing is; returns whether it is on disk."""
+        try:
+            return await self._flusher.flush(forced=forced)
+        except TimeoutError:
+            self._failed("the disk, or who holds the lock, does not answer")
+            return False
+
+    async def close(self) -> bool:
+        """Flush for the last time and end; returns whether everything is on disk."""
+        await self.settled()
+        if not await self._flusher.stop():
+            return False
+        self._file.close()
+        return not self._pending
+
+    # --- below here: the flusher's thread
+
+    def _flush(self, forced: bool) -> bool:
+        with self._lock:
+            # In this order: `settled` looks at both without the lock, at `_pending` first.
+            self._writing = deltas = self._pending
+            self._pending = {}
+        if not (deltas or forced or self._unsynced):
+            with self._lock:
+                self._adopt(self._file.refresh())
+            return True
+        try:
+            merged = self._file.merge(deltas)
+        except BaseException as error:
+            with self._lock:
+                self._pending = ledger.summed(deltas, self._pending)
+                self._writing = {}
+            if not isinstance(error, files.StateFileError):
+                raise
+            self._failed(str(error))
+            return False
+        with self._lock:
+            self._unsynced = merged.failure is not None
+            self._writing = {}
+            self._adopt(merged.totals)
+        if merged.failure is not None:
+            self._failed(str(merged.failure))
+            return False
+        self._recovered()
+        return True
+
+    def _adopt(self, totals: dict[str, Counters]) -> None:
+        """Take over the file's totals and show what they change."""
+        before, self._totals = self._totals, totals
+        for bucket, counters in totals.items():
+            if counters is not before.get(bucket):
+                self._observer.counted(bucket, self._now(bucket))
+        for bucket in before.keys() - totals.keys():
+            self._observer.counted(bucket, self._now(bucket))
+
+    def _now(self, bucket: str) -> Counters:
+        counters = self._totals.get(bucket, ledger.EMPTY)
+        change = ledger.NOTHING
+        for deltas in (self._writing, self._pending):
+            if bucket in deltas:
+                change += deltas[bucket]
+        return ledger.changed(counters, change)
+
+    def _failed(self, problem: str) -> None:
+        """Count a failure; say it when it is new, and now and then while it lasts."""
+        self._observer.flush_failed()
+        now = time.monotonic()
+        if problem != self._said or now - self._said_at >= _REPEAT_SECONDS:
+            self._said, self._said_at = problem, now
+            fields = {"problem": problem, "then": "counted in memory, written with the next flush"}
+            _log.warning("ledger-flush-failed", extra={"fields": fields})
+
+    def _recovered(self) -> None:
+        if self._said:
+            self._said = ""
+            _log.info("ledger-flush-recovered", extra={"fields": {"path": str(self._file.path)}})
+
+    def _was_set_aside(self, error: files.StateFileError, moved_to: Path) -> None:
+        read = isinstance(error, files.StateFileRead)
+        self._observer.load_failed("read_error" if read else "parse_error")
+        fields = {"problem": str(error), "moved_to": str(moved_to)}
+        _log.warning("state-file-set-aside", extra={"fields": fields})

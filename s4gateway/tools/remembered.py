@@ -1,0 +1,106 @@
+"""What compressing an object again came to, so that it is not read again to find that out.
+
+A mark on the object itself would be a copy of it: a write for each object that gains nothing, a new
+Last-Modified, and on a versioned bucket a version. So it is kept beside the run, in an SQLite file
+(https://www.sqlite.org/), by bucket, key, ETag and level: an object that was written since has
+another ETag. What was measured is kept, not the verdict: another gain can be asked for.
+
+Rule: the file only ever saves work. It holds so many rows and forgets the oldest.
+"""
+
+import sqlite3
+from pathlib import Path
+from typing import Final
+
+from s4gateway.objects.cache import ObjectName
+from s4gateway.state.files import StateFileError, StateFileParse, StateFileRead
+
+LIMIT: Final = 2_000_000  # rows; about 200 bytes each
+_SLACK: Final = 10_000  # rows above the limit before the oldest are dropped
+_TABLE: Final = """
+create table if not exists recompacted (
+    number integer primary key, bucket text, key text, etag text, level integer, size integer,
+    unique (bucket, key, level) on conflict replace
+)
+"""
+
+
+class Remembered:
+    """Stored sizes by object and level, in the file at `path`; None remembers nothing.
+
+    Opening raises StateFileError. Used by one thread.
+
+    >>> with_nothing = Remembered(None)
+    >>> with_nothing.add(("bucket", "key"), "etag", 19, 100)
+    >>> with_nothing.size(("bucket", "key"), "etag", 19) is None
+    True
+    """
+
+    def __init__(self, path: Path | None, limit: int = LIMIT) -> None:
+        self._limit = limit
+        self._added = 0
+        self._rows: sqlite3.Connection | None = None
+        if path is not None:
+            self._rows = _open(path)
+
+    def size(self, name: ObjectName, etag: str, level: int) -> int | None:
+        """Bytes this version took at that level; None when that is not known."""
+        if self._rows is None:
+            return None
+        found = self._rows.execute(
+            "select etag, size from recompacted where bucket = ? and key = ? and level = ?",
+            (*map(_text, name), level),
+        ).fetchone()
+        return found[1] if found is not None and found[0] == etag else None
+
+    def add(self, name: ObjectName, etag: str, level: int, size: int) -> None:
+        """Remember it."""
+        if self._rows is None:
+            return
+        self._rows.execute(
+            "insert into recompacted (bucket, key, etag, level, size) values (?, ?, ?, ?, ?)",
+            (*map(_text, name), etag, level, size),
+        )
+        self._added += 1
+        if self._added % _SLACK == 0:
+            self._forget()
+
+    def _forget(self) -> None:
+        assert self._rows is not None
+        self._rows.execute(
+            "delete from recompacted where number <= (select max(number) from recompacted) - ?",
+            (self._limit,),
+        )
+
+    def close(self) -> None:
+        """Close the file; everything is in it already."""
+        if self._rows is not None:
+            self._forget()
+            self._rows.close()
+
+
+def _open(path: Path) -> sqlite3.Connection:
+    try:
+        rows = sqlite3.connect(path, isolation_level=None)
+    except sqlite3.Error as error:
+        raise StateFileRead(path, str(error)) from error
+    try:
+        # Losing the last rows in a power failure costs reading those objects again.
+        rows.execute("pragma journal_mode = wal")
+        rows.execute("pragma synchronous = normal")
+        rows.execute(_TABLE)
+    except sqlite3.Error as error:
+        rows.close()
+        raise _refusal(path, error) from error
+    return rows
+
+
+def _refusal(path: Path, error: sqlite3.Error) -> StateFileError:
+    if isinstance(error, sqlite3.DatabaseError) and not isinstance(error, sqlite3.OperationalError):
+        return StateFileParse(path, "is no file of this tool")
+    return StateFileRead(path, str(error))
+
+
+def _text(text: str) -> str:
+    """Keys may hold what is no UTF-8, which SQLite takes no text of."""
+    return text.encode("utf-8", "surrogateescape").decode("latin-1")

@@ -1,0 +1,223 @@
+"""Datasets on a real S3 server: the groups of tests every store must pass, and what needs reality.
+
+Acceptance 11, 30 and 38 with other processes; the groups Write, Snapshot, Stream and Interop.
+"""
+
+import asyncio
+import json
+import os
+import random
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Callable, Iterator
+from typing import Any
+
+import pytest
+
+from s4gateway.s3store import AsyncStore, S3TargetConfig, Store, init_dataset, new_client
+from tests import live
+from tests.contracts.s3store_interop import InteropContract
+from tests.contracts.s3store_snapshot import SnapshotContract
+from tests.contracts.s3store_stream import StreamContract
+from tests.contracts.s3store_write import WriteContract
+from tests.s3store import world
+from tests.s3store.world import KEY, Order, order
+
+pytestmark = pytest.mark.e2e
+
+
+class OnSeaweedfs:
+    @pytest.fixture
+    async def backing(self, store_client: Any, one_bucket: str) -> AsyncIterator[world.Backing]:
+        made = world.Backing.boto3(store_client, one_bucket)
+        yield made
+        await made.transport.aclose()
+
+
+class TestWrite(OnSeaweedfs, WriteContract):
+    """Acceptance 12 to 18, 28, 31, 34 to 37."""
+
+
+class TestSnapshot(OnSeaweedfs, SnapshotContract):
+    """Acceptance 38 to 47."""
+
+
+class TestStream(OnSeaweedfs, StreamContract):
+    """Acceptance 50 to 58."""
+
+
+class TestInterop(OnSeaweedfs, InteropContract):
+    """Acceptance 64."""
+
+
+def client_of(endpoint: live.Endpoint) -> Any:
+    return new_client(
+        endpoint.endpoint_url,
+        aws_access_key_id=endpoint.access_key,
+        aws_secret_access_key=endpoint.secret_key,
+        region_name=live.REGION,
+    )
+
+
+@pytest.fixture(scope="module")
+def store_client(seaweedfs: live.Seaweedfs) -> Any:
+    client = client_of(seaweedfs)
+    yield client
+    client.close()
+
+
+@pytest.fixture(scope="module")
+def one_bucket(direct: Any) -> Iterator[str]:
+    """For tests whose datasets have prefixes of their own."""
+    name = live.bucket_name()
+    direct.create_bucket(Bucket=name)
+    yield name
+    live.remove_bucket(direct, name)
+
+
+def config(client: Any, bucket: str) -> S3TargetConfig:
+    return S3TargetConfig(
+        bucket=bucket, prefix="orders", client=client, partition_key_parts=world.PARTS
+    )
+
+
+WRITER = """
+import json, sys
+from tests.e2e import test_s3store_seaweedfs as t
+ask = json.loads(sys.stdin.readline())
+client = t.client_of(t.live.Endpoint(ask["url"], ask["key"], ask["secret"]))
+with t.Store.open(t.config(client, ask["bucket"]), t.Order) as orders:
+    print("open", flush=True)
+    for line in sys.stdin:
+        orders.write([t.order(sku) for sku in json.loads(line)])
+        print("written", flush=True)
+"""
+
+
+@pytest.fixture
+def other_process(seaweedfs: live.Seaweedfs, bucket: str) -> Any:
+    """`write(skus)` in another process, which has the dataset open; returns when it has written."""
+    ask = {
+        "url": seaweedfs.endpoint_url,
+        "key": seaweedfs.access_key,
+        "secret": seaweedfs.secret_key,
+        "bucket": bucket,
+    }
+    process = subprocess.Popen(
+        [sys.executable, "-c", WRITER],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=live.ROOT,
+    )
+    assert process.stdin is not None
+    assert process.stdout is not None
+    stdin, stdout = process.stdin, process.stdout
+
+    def say(message: Any, answer: str) -> None:
+        stdin.write(json.dumps(message) + "\n")
+        stdin.flush()
+        assert stdout.readline() == f"{answer}\n"
+
+    started: list[bool] = []
+
+    def write(skus: list[str]) -> None:
+        if not started:
+            say(ask, "open")
+            started.append(True)
+        say(skus, "written")
+
+    with process:
+        yield write
+        stdin.close()
+
+
+async def test_38_what_another_process_wrote_is_read_at_once(
+    store_client: Any, bucket: str, other_process: Callable[[list[str]], None]
+):
+    await init_dataset(store_client, bucket, "orders")
+    rng = random.Random(1)
+    written: set[str] = set()
+    async with await AsyncStore.open(config(store_client, bucket), Order) as orders:
+        for number in range(200):
+            skus = [f"s{number}-{each}" for each in range(rng.randrange(1, 4))]
+            await asyncio.to_thread(other_process, skus)
+            written.update(skus)
+            assert len(await orders.committed_files(KEY)) == number + 1
+            if number % 40 == 0:
+                assert {row.sku for row in await orders.read(KEY)} == written
+        assert {row.sku for row in await orders.read(KEY)} == written
+
+
+async def test_11_many_seeding_at_once_leave_one_consistent_pair(store_client: Any, bucket: str):
+    async def seed(number: int) -> bool:
+        try:
+            await init_dataset(
+                store_client,
+                bucket,
+                "orders",
+                commit_timeout=f"{number}s",
+                max_clock_skew=f"{number}ms",
+            )
+        except ValueError:
+            return False
+        return True
+
+    won = await asyncio.gather(*(seed(number) for number in range(10, 18)))
+    assert won.count(True) == 1
+    number = 10 + won.index(True)
+    async with await AsyncStore.open(config(store_client, bucket), Order) as orders:
+        assert orders.target.commit_timeout.total_seconds() == number
+        assert orders.target.max_clock_skew.total_seconds() == number / 1000
+
+
+INTERRUPTED = """
+import json, os, signal, sys
+from tests.e2e import test_s3store_seaweedfs as t
+ask = json.loads(sys.argv[1])
+client = t.client_of(t.live.Endpoint(ask["url"], ask["key"], ask["secret"]))
+
+def interrupt(params, **_):
+    if ask["step"] in params["url_path"]:
+        os.kill(os.getpid(), signal.SIGINT)
+
+client.meta.events.register("before-call.s3.PutObject", interrupt)
+with t.Store.open(t.config(client, ask["bucket"]), t.Order) as orders:
+    try:
+        orders.write_with_key(t.KEY, [t.order("a")], token="t")
+    except KeyboardInterrupt:
+        print("interrupted", orders.lookup_commit(t.KEY, "t") is not None)
+"""
+
+
+@pytest.mark.parametrize(
+    ("step", "committed"), [(".parquet", None), (".ref", True), (".commit", True)]
+)
+def test_30_control_c_waits_for_a_commit_that_has_begun(
+    seaweedfs: live.Seaweedfs, store_client: Any, bucket: str, step: str, committed: bool | None
+):
+    with asyncio.Runner() as runner:
+        runner.run(init_dataset(store_client, bucket, "orders"))
+    ask = {
+        "url": seaweedfs.endpoint_url,
+        "key": seaweedfs.access_key,
+        "secret": seaweedfs.secret_key,
+        "bucket": bucket,
+        "step": step,
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", INTERRUPTED, json.dumps(ask)],
+        capture_output=True,
+        text=True,
+        cwd=live.ROOT,
+        timeout=60,
+        check=True,
+        env=os.environ | {"PYTHONUNBUFFERED": "1"},
+    )
+    said = done.stdout.split()
+    assert said[0] == "interrupted"
+    with Store.open(config(store_client, bucket), Order) as orders:
+        visible = orders.read("*") == [order("a")]
+        assert visible == (said[1] == "True")
+        if committed is not None:
+            assert visible is committed

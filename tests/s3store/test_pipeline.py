@@ -1,0 +1,344 @@
+"""Downloading, decoding and delivering, and leaving early. Acceptance 46 to 49."""
+
+import asyncio
+import gc
+import logging
+import random
+from collections.abc import Callable
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+from s4gateway.s3store import AsyncStore, MissingDataError, Store, errors
+from s4gateway.s3store.pipeline import Pipeline
+from tests.s3store import transports, world
+from tests.s3store.transports import fails, waits_for
+from tests.s3store.world import World, order
+
+
+@pytest.fixture
+def face() -> type[world.Face]:
+    return world.AsyncFace
+
+
+async def written(dataset: World, partitions: int, files: int = 1) -> list[Any]:
+    """Rows in many partitions and files, in the order a read gives them."""
+    async with dataset.open() as orders:
+        rows = [
+            order(f"s{file}", customer=f"c{partition:04}")
+            for file in range(files)
+            for partition in range(partitions)
+        ]
+        for file in range(files):
+            await orders.write(rows[file * partitions : (file + 1) * partitions])
+        return sorted(rows, key=lambda row: row.customer)
+
+
+def late(rng: random.Random, longest: float = 0.002) -> transports.Fault:
+    async def fault(send: transports.Send) -> Any:
+        await asyncio.sleep(rng.random() * longest)
+        return await send()
+
+    return fault
+
+
+# --- 46
+
+
+@pytest.mark.parametrize("method", ["read_iter", "read_partition_iter", "read"])
+async def test_46_the_failure_of_the_last_file_of_all_is_not_lost(dataset: World, method: str):
+    """However it races with the delivery of what came before."""
+    await written(dataset, 5, files=3)
+    async with dataset.open() as orders:
+        last = [key for key in await dataset.keys() if key.endswith(".parquet")][-1]
+        for attempt in range(30):
+            fault = fails(errors.NotFound, 404, "NoSuchKey")
+            if attempt % 2:
+                go = asyncio.Event()
+                dataset.store.script("get", last, late_failure(go))
+            else:
+                dataset.store.script("get", last, fault)
+            with pytest.raises(MissingDataError) as raised:
+                await orders.rows(method, "*")
+            assert raised.value.key.endswith(last)
+
+
+def late_failure(_: asyncio.Event) -> transports.Fault:
+    async def fault(send: transports.Send) -> Any:
+        await asyncio.sleep(0.002)
+        raise transports.failure(errors.NotFound, 404, "NoSuchKey")
+
+    return fault
+
+
+async def test_46_the_first_failure_is_the_one_that_is_told(dataset: World):
+    await written(dataset, 10)
+    async with dataset.open() as orders:
+        dataset.store.script("get", "c0003", fails(errors.AccessDenied, 403))
+        dataset.store.script("get", "c0005", late_failure(asyncio.Event()))
+        with pytest.raises(errors.AccessDenied):
+            await orders.read("*")
+
+
+# --- 47
+
+
+async def test_47_the_first_row_comes_before_the_last_file(dataset: World):
+    rows = await written(dataset, 40)
+    go = asyncio.Event()
+    async with dataset.open(config={"max_inflight_requests": 4}) as orders:
+        dataset.store.script("get", "c0039", waits_for(go))
+        async with orders.read_iter("*") as stream:
+            assert await anext(stream) == rows[0]
+            go.set()
+            assert [row async for row in stream] == rows[1:]
+            assert (stream.rows_yielded, stream.files_done) == (40, 40)
+
+
+@pytest.mark.parametrize("how", ["break", "close", "raise", "cancel"])
+async def test_47_whoever_leaves_early_ends_the_downloads(dataset: World, how: str):
+    await written(dataset, 60)
+    async with dataset.open(config={"max_inflight_requests": 2}) as orders:
+        before = asyncio.all_tasks()
+        await LEAVING[how](orders)
+        seen = dataset.store.counts()["get"]
+        assert seen < 60
+        for _ in range(20):
+            await asyncio.sleep(0)
+        assert dataset.store.counts()["get"] == seen
+        assert asyncio.all_tasks() == before
+
+
+async def leave_by_break(orders: Any) -> None:
+    async with orders.read_iter("*") as stream:
+        async for _ in stream:
+            break
+
+
+async def leave_by_close(orders: Any) -> None:
+    stream = orders.read_partition_iter("*")
+    await anext(stream)
+    await stream.aclose()
+    await stream.aclose()
+    with pytest.raises(StopAsyncIteration):
+        await anext(stream)
+
+
+async def leave_by_raise(orders: Any) -> None:
+    async def read() -> None:
+        async with orders.read_iter("*") as stream:
+            async for _ in stream:
+                raise LookupError
+
+    with pytest.raises(LookupError):
+        await read()
+
+
+async def leave_by_cancel(orders: Any) -> None:
+    reached = asyncio.Event()
+
+    async def read() -> None:
+        async with orders.read_iter("*") as stream:
+            async for _ in stream:
+                reached.set()
+                await asyncio.sleep(60)
+
+    task = asyncio.ensure_future(read())
+    await reached.wait()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+
+LEAVING: dict[str, Callable[[Any], Any]] = {
+    "break": leave_by_break,
+    "close": leave_by_close,
+    "raise": leave_by_raise,
+    "cancel": leave_by_cancel,
+}
+
+
+async def test_47_cancelling_a_read_that_waits_for_a_file_ends_it(dataset: World):
+    await written(dataset, 5)
+    go, reached = asyncio.Event(), asyncio.Event()
+    async with dataset.open() as orders:
+        before = asyncio.all_tasks()
+        dataset.store.script("get", "c0000", waits_for(go, reached))
+        task = asyncio.ensure_future(orders.read("*"))
+        await reached.wait()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert asyncio.all_tasks() == before
+
+
+async def test_47_nothing_is_asked_for_before_the_first_item(dataset: World):
+    await written(dataset, 2)
+    async with dataset.open() as orders:
+        orders.read_iter("*")
+        orders.read_partition_range_iter(None, None)
+        await asyncio.sleep(0)
+        assert dataset.store.counts() == {}
+
+
+async def test_47_a_stream_that_is_dropped_says_so_and_ends(dataset: World):
+    await written(dataset, 60)
+    async with dataset.open(config={"max_inflight_requests": 2}) as orders:
+        before = asyncio.all_tasks()
+        streams = [orders.read_iter("*")]
+        await anext(streams[0])
+        with pytest.warns(ResourceWarning, match="not closed"):
+            streams.clear()
+        gc.collect()
+        for _ in range(100):
+            await asyncio.sleep(0.001)
+            if asyncio.all_tasks() == before:
+                break
+        assert asyncio.all_tasks() == before
+
+
+def test_47_a_blocking_stream_that_is_left_is_closed_by_its_block():
+    dataset = World(world.Backing.memory(), world.AsyncFace)
+
+    async def prepare() -> None:
+        await dataset.seed()
+        await written(dataset, 30)
+
+    asyncio.run(prepare())
+    with Store.open(dataset.config(max_inflight_requests=2), world.Order) as orders:
+        dataset.store.forget()
+        with orders.read_iter("*") as stream:
+            assert next(stream).customer == "c0000"
+        seen = dataset.store.counts()["get"]
+        assert seen < 30
+        assert list(stream) == []
+        assert dataset.store.counts()["get"] == seen
+        with orders.read_partition_iter("*") as partitions:
+            assert next(partitions).rows[0].customer == "c0000"
+            assert partitions.files_done == 1
+        assert len(list(orders.read_iter("*"))) == 30
+        with pytest.raises(StopIteration):
+            next(iter(orders.read_iter([])))
+
+
+# --- 48
+
+
+@pytest.mark.parametrize("ahead", [0, 1, 8, -3])
+@pytest.mark.parametrize("octets", [0, 1, 2000])
+async def test_48_rows_come_in_order_whatever_is_read_ahead(
+    dataset: World, ahead: int, octets: int
+):
+    rows = await written(dataset, 12, files=2)
+    async with dataset.open() as orders:
+        dataset.store.script("get", "", late(random.Random(3)), times=999)
+        most = 0
+        got: list[Any] = []
+        async with orders.read_iter(
+            "*", read_ahead_partitions=ahead, read_ahead_bytes=octets
+        ) as stream:
+            async for row in stream:
+                got.append(row)
+                pipeline: Pipeline[Any] = stream._feed.pipeline
+                await asyncio.sleep(0.001)
+                most = max(most, len(pipeline._ready) + 1)
+        assert got == rows
+        assert most <= max(ahead, 0) + 2
+        if octets == 1:
+            assert most <= 2
+
+
+@pytest.mark.parametrize(("partitions", "files"), [(1500, 1), (1, 500), (20, 20)])
+async def test_48_no_schedule_of_downloads_starves_the_decoder(
+    dataset: World, partitions: int, files: int
+):
+    await fabricated(dataset, partitions, files)
+    async with dataset.open(config={"max_inflight_requests": 4}) as orders:
+        dataset.store.script("get", "", late(random.Random(5), 0.001), times=9999)
+        async with asyncio.timeout(60):
+            read = await orders.items("read_partition_iter", "*", read_ahead_bytes=1)
+        assert [len(partition) for partition in read] == [files] * partitions
+        assert dataset.store.most_under_way <= 4
+
+
+async def fabricated(dataset: World, partitions: int, files: int) -> None:
+    """Committed files, all of the same bytes, without writing each."""
+    async with dataset.open() as orders:
+        (result,) = await orders.write([order(customer="c0000")])
+    body = await dataset.inner.get(result.data_path)
+    for partition in range(partitions):
+        key = f"period=2026-03/customer=c{partition:04}"
+        for file in range(files):
+            await dataset.inner.put(dataset.layout.data(key, f"t{file:04}", 32 * "a"), body)
+            await dataset.inner.put(dataset.layout.commit(key, f"t{file:04}"), b"")
+    token = result.data_path.rpartition("-")[0].rpartition("/")[2]
+    dataset.remove(result.data_path)
+    dataset.remove(dataset.layout.commit("period=2026-03/customer=c0000", token))
+
+
+async def test_48_later_files_are_fetched_while_an_early_one_is_slow(dataset: World):
+    await written(dataset, 10)
+    go = asyncio.Event()
+    async with dataset.open(config={"max_inflight_requests": 4}) as orders:
+        dataset.store.script("get", "c0000", waits_for(go))
+        task = asyncio.ensure_future(orders.read("*"))
+        for _ in range(50):
+            await asyncio.sleep(0)
+        assert dataset.store.counts()["get"] == 4  # a place for each, and no more
+        go.set()
+        assert len(await task) == 10
+
+
+# --- 49
+
+
+async def test_49_a_read_that_stands_still_says_so_once_and_is_not_ended(
+    dataset: World, caplog: pytest.LogCaptureFixture
+):
+    await written(dataset, 3)
+    go, reached = asyncio.Event(), asyncio.Event()
+    async with dataset.open(config={"max_inflight_requests": 1}) as orders:
+        dataset.store.script("get", "c0002", waits_for(go, reached))
+        task = asyncio.ensure_future(orders.read("*"))
+        await reached.wait()
+        caplog.clear()
+        with caplog.at_level(logging.WARNING):
+            for _ in range(10):
+                await asyncio.sleep(0.001)
+                dataset.clock.advance(30)
+        said = [record.getMessage() for record in caplog.records]
+        assert len(said) == 1
+        assert "read: no data file landed for" in said[0]
+        assert "c0002" in said[0]
+        assert not task.done()
+        go.set()
+        assert len(await task) == 3
+
+
+async def test_49_a_reader_that_takes_its_time_is_no_stall(
+    dataset: World, caplog: pytest.LogCaptureFixture
+):
+    await written(dataset, 10)
+    async with dataset.open(config={"max_inflight_requests": 1}) as orders:
+        caplog.clear()
+        with caplog.at_level(logging.WARNING):
+            async with orders.read_iter("*") as stream:
+                await anext(stream)
+                for _ in range(10):
+                    await asyncio.sleep(0.001)
+                    dataset.clock.advance(30)
+                assert len([row async for row in stream]) == 9
+        assert caplog.records == []
+
+
+async def test_the_table_lane_of_a_stream_makes_no_records(dataset: World):
+    await written(dataset, 3, files=2)
+    target = dataset.config()
+    schema = pa.schema([("sku", pa.string())])
+    store = await AsyncStore.open(target, schema, partition_by=lambda row: "")
+    async with store, store.read_iter("*") as stream:
+        tables = [table async for table in stream.tables()]
+        assert [table.num_rows for table in tables] == [2, 2, 2]
+        assert stream.rows_yielded == 6
+        assert tables[0].schema.equals(schema)

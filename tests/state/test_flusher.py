@@ -1,0 +1,141 @@
+import asyncio
+import logging
+import threading
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+
+import pytest
+
+from s4gateway.state.flusher import Flusher
+
+LONG = 600.0
+
+
+class Work:
+    """What a flusher runs: remembers, waits for `go`, answers `result`."""
+
+    def __init__(self) -> None:
+        self.runs: list[bool] = []
+        self.go = threading.Event()
+        self.go.set()
+        self.result: bool | Exception = True
+
+    def __call__(self, forced: bool) -> bool:
+        self.runs.append(forced)
+        self.go.wait()
+        if isinstance(self.result, Exception):
+            raise self.result
+        return self.result
+
+
+@pytest.fixture
+def work() -> Work:
+    return Work()
+
+
+@asynccontextmanager
+async def running(
+    work: Callable[[bool], bool], pause: float = LONG, limit: float = LONG
+) -> AsyncIterator[Flusher]:
+    flusher = Flusher(work, pause=pause, limit=limit)
+    try:
+        yield flusher
+    finally:
+        assert await flusher.stop()
+
+
+async def _begun(work: Work, runs: int) -> None:
+    while len(work.runs) < runs:  # noqa: ASYNC110 - it happens in another thread
+        await asyncio.sleep(0.001)
+
+
+async def test_many_who_ask_share_one_run(work: Work):
+    async with running(work) as flusher:
+        work.go.clear()
+        first = asyncio.ensure_future(flusher.flush())
+        await _begun(work, 1)
+        others = [asyncio.ensure_future(flusher.flush()) for _ in range(100)]
+        await asyncio.sleep(0)
+        work.go.set()
+        assert await asyncio.gather(first, *others) == [True] * 101
+    assert len(work.runs) == 2  # the first one's, and one for all who came meanwhile
+
+
+async def test_who_forces_a_run_forces_it_for_all(work: Work):
+    async with running(work) as flusher:
+        await flusher.flush()
+        await asyncio.gather(flusher.flush(), flusher.flush(forced=True), flusher.flush())
+    assert work.runs[0] is False
+    assert any(work.runs)
+
+
+@pytest.mark.parametrize("result", [False, ValueError("a fault in the work")])
+async def test_a_run_that_fails_lets_everybody_go(
+    work: Work, result: bool | Exception, caplog: pytest.LogCaptureFixture
+):
+    caplog.set_level(logging.ERROR)
+    async with running(work) as flusher:
+        work.result = result
+        assert await flusher.flush() is False
+        work.result = True
+        assert await flusher.flush() is True
+    assert ("ledger-flush-broken" in caplog.messages) is isinstance(result, Exception)
+
+
+async def test_nobody_waits_longer_than_the_limit_and_nobody_after_him_waits_at_all(work: Work):
+    work.go.clear()
+    async with running(work, limit=0.2) as flusher:
+        with pytest.raises(TimeoutError):
+            await flusher.flush()
+        loop = asyncio.get_running_loop()
+        asked = loop.time()
+        await asyncio.sleep(0.01)
+        for _ in range(20):
+            with pytest.raises(TimeoutError):
+                await flusher.flush()
+        assert loop.time() - asked < 20 * 0.2
+        work.go.set()
+        while not await _succeeds(flusher):  # noqa: ASYNC110 - as above
+            await asyncio.sleep(0.001)
+
+
+async def _succeeds(flusher: Flusher) -> bool:
+    try:
+        return await flusher.flush()
+    except TimeoutError:
+        return False
+
+
+async def test_it_runs_by_itself_now_and_then(work: Work):
+    async with running(work, pause=0.01):
+        await _begun(work, 3)
+    assert not any(work.runs)
+
+
+async def test_who_left_disturbs_nobody(work: Work):
+    async with running(work) as flusher:
+        work.go.clear()
+        leaving = asyncio.ensure_future(flusher.flush())
+        await _begun(work, 1)
+        staying = asyncio.ensure_future(flusher.flush())
+        await asyncio.sleep(0)
+        leaving.cancel()
+        work.go.set()
+        assert await staying is True
+    assert leaving.cancelled()
+
+
+async def test_who_waits_when_it_is_stopped_gets_his_run(work: Work):
+    flusher = Flusher(work, pause=LONG, limit=LONG)
+    work.go.clear()
+    waiting = [asyncio.ensure_future(flusher.flush())]
+    await _begun(work, 1)
+    waiting.append(asyncio.ensure_future(flusher.flush()))
+    await asyncio.sleep(0)
+    stopping = asyncio.ensure_future(flusher.stop())
+    await asyncio.sleep(0)
+    work.go.set()
+    assert await stopping is True
+    assert await asyncio.gather(*waiting) == [True, True]
+    assert await flusher.flush() is False
+    assert len(work.runs) == 2
