@@ -49,7 +49,7 @@ format: $(STAMP)  ## rewrite the sources in house format
 test: $(STAMP) $(CLIENTS)  ## every test a fresh machine can run in minutes, real S3 server included
 	$(BIN)/pytest -q -n 2 -m 'not huge' $(ARGS)
 
-huge: $(STAMP) $(CLIENTS)  ## the tests that move gigabytes, about a quarter of an hour
+huge: $(STAMP) $(CLIENTS)  ## the tests that move gigabytes or take minutes, about half an hour
 	$(BIN)/pytest -q -m huge $(ARGS)
 
 e2e: $(STAMP) $(CLIENTS)  ## only the tests with a real gateway process and a real S3 server

@@ -27,6 +27,8 @@ COMMANDS: Final = {
     "serve": ("s4gateway.cli.serve:serve", "Run the gateway (also without a command)."),
     "config": ("s4gateway.cli.config_command:config", "Show every setting and its origin."),
     "estimate": ("s4gateway.cli.estimate:estimate", "Project what a bucket would shrink to."),
+    "migrate": ("s4gateway.cli.rewrite:migrate", "Compress what a bucket already holds."),
+    "recompact": ("s4gateway.cli.rewrite:recompact", "Compress gateway objects harder."),
     "maintain": ("s4gateway.cli.maintain:maintain", "Carry out the rules of a policy file."),
     "savings": ("s4gateway.cli.cost:savings_command", "Report what compression saves."),
     "decode": ("s4gateway.cli.offline:decode", "Decode a stored object without a gateway."),
@@ -55,6 +57,7 @@ COMMANDS: Final = {
         "s4gateway.cli.dictionaries:dictionary",
         "Find unused dictionaries, copy dictionaries into files.",
     ),
+    "dataset": ("s4gateway.cli.dataset:dataset", "Make, look into and check datasets."),
 }
 
 logger = logging.getLogger("s4.cli")

@@ -8,24 +8,35 @@ import asyncio
 import signal
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import fields
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import click
 
 from s4gateway.backend.base import Backend
 from s4gateway.cli import options, progress, render
+from s4gateway.cli.rewrite import migrate_table, recompact_table
 from s4gateway.gateway import logs
 from s4gateway.gateway.config import GatewayConfig
 from s4gateway.tools import maintain as tool
 from s4gateway.tools import rules as policies
-from s4gateway.tools.maintain import Done, Failed, MaintainReport, RuleRun, Setting
+from s4gateway.tools.maintain import (
+    ActionReport,
+    Done,
+    Failed,
+    MaintainReport,
+    RuleRun,
+    Setting,
+)
 from s4gateway.tools.maintain_cycles import Cycles, run_cycles
+from s4gateway.tools.migrate import MigrateReport
 from s4gateway.tools.objects import Making
+from s4gateway.tools.recompact import RecompactReport
 from s4gateway.tools.rules import PolicyError
 from s4gateway.tools.target import Target
+from s4gateway.tools.transition_report import TransitionReport
+from s4gateway.tools.upload_gc import UploadGcReport
 
 _SHORTEST: Final = timedelta(seconds=1)
 _SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
@@ -48,7 +59,12 @@ _SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
 )
 @options.format_option
 @options.backend_options(
-    "codec", "zstd_level", "codec_threads", "spool_dir", "log_format", "log_level"
+    "zstd_level",
+    "codec_threads",
+    "spool_dir",
+    "savings_ledger_state_file",
+    "log_format",
+    "log_level",
 )
 def maintain(
     *,
@@ -68,7 +84,7 @@ def maintain(
     if interval is not None and interval < _SHORTEST:
         raise click.UsageError("--interval: give at least 1s")
     rules = _load(policy)
-    setting = Setting(_making(config), execute)
+    setting = Setting(_making(config), execute, config.savings_ledger_state_file)
     if interval is None:
 
         async def once(backend: Backend) -> MaintainReport:
@@ -102,7 +118,6 @@ def _making(config: GatewayConfig) -> Making:
     return Making(
         threads=config.codec_threads,
         zstd_level=config.zstd_level,
-        codec=config.codec,
         spool=config.spool_dir,
         conditional_writes=config.backend_profile.conditional_writes,
     )
@@ -144,30 +159,57 @@ def _outcome(run: RuleRun) -> Iterator[str]:
         case Failed(_, message):
             yield f"error: {message}"
         case Done(_, report):
-            yield from _figures(report)
-            for failure in getattr(report, "failures", ()):
-                yield f"- {failure.key} [{failure.op}]: {failure.cause}"
-            for key in getattr(report, "phantom_committed_keys", ()):
-                yield f"- {key}: completed without its index"
-            for note in report.notes:
-                yield f"note: {note}"
+            yield from _lines(report)
+            yield from (f"note: {note}" for note in report.notes)
 
 
-def _figures(report: Any) -> Iterator[str]:
-    """A report's settings and counts, in the order it has them, those that are nothing left out."""
-    if older_than := getattr(report, "older_than_secs", None):
-        yield f"older than: {timedelta(seconds=older_than)}"
-    skipped = []
-    for each in fields(report):
-        value = getattr(report, each.name)
-        name = each.name.replace("_", " ")
-        if type(value) is not int or each.name in {"older_than_secs", "max_objects"}:
-            continue
-        if each.name.startswith("skipped_"):
-            skipped.append(f"{name.removeprefix('skipped ')} {value}")
-        elif "bytes" in each.name:
-            yield f"{name}: {render.human_bytes(value)}"
-        else:
-            yield f"{name}: {value}"
-    if skipped:
-        yield f"skipped: {', '.join(skipped)}"
+def _lines(report: ActionReport) -> Iterable[str]:
+    """The table of the rule's action."""
+    match report:
+        case MigrateReport():
+            return migrate_table(report)
+        case RecompactReport():
+            return recompact_table(report)
+        case TransitionReport():
+            return _transitioned(report)
+        case _:
+            return _collected(report)
+
+
+def _transitioned(report: TransitionReport) -> Iterator[str]:
+    age = report.older_than_secs
+    older = "" if age is None else f"   older than: {timedelta(seconds=age)}"
+    yield f"target storage class: {report.storage_class}{older}"
+    size = report.total_bytes
+    yield f"objects: {report.total_objects}   total: {render.human_bytes(size)} ({size} bytes)"
+    done = "would transition" if report.dry_run else "transitioned"
+    anew = f" ({report.rebound_sidecars} bound anew)" if report.rebound_sidecars else ""
+    moved = render.human_bytes(report.transitioned_bytes)
+    yield (
+        f"{done}: {report.transitioned} objects, {moved},"
+        f" + {report.transitioned_sidecars} sidecars{anew}"
+    )
+    yield f"skipped: {_skipped(report)}"
+    yield f"failed: {report.failed}"
+    for failure in report.failures:
+        yield f"- {failure.key} [{failure.op}]: {failure.cause}"
+
+
+def _collected(report: UploadGcReport) -> Iterator[str]:
+    yield f"older than: {timedelta(seconds=report.older_than_secs)}"
+    yield f"records: {report.records_listed}   live uploads: {report.live_uploads}"
+    done = "would delete" if report.dry_run else "deleted"
+    completions = report.completion_records
+    yield f"{done}: {report.deleted} of {report.orphaned} orphaned, {completions} of completions"
+    yield f"skipped: {_skipped(report)}"
+    yield f"failed: {report.failed}"
+    for key in report.phantom_committed_keys:
+        yield f"- {key}: completed without its index"
+
+
+def _skipped(report: TransitionReport | UploadGcReport) -> str:
+    return ", ".join(
+        f"{name.removeprefix('skipped_').replace('_', '-')} {count}"
+        for name, count in render.as_json(report).items()
+        if name.startswith("skipped_")
+    )

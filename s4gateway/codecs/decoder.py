@@ -124,13 +124,16 @@ def decode_frame(
     payload: Iterable[base.Buffer],
     codecs: registry.Registry,
     dictionary: zstd_dict.ZstdDict | None = None,
+    *,
+    at_once: int = _SMALL,
 ) -> list[bytes]:
     """Return the verified original of one frame whose payload is at hand.
 
+    Up to `at_once` original bytes come in one piece, for a caller who has reserved them.
     CodecError as for `Registry.get`, `PayloadDecoder.feed` and `PayloadDecoder.finish`.
     """
     codec = codecs.get(header.codec, dictionary)
-    if header.original_size <= _SMALL and isinstance(codec, zstd.Zstd):
+    if header.original_size <= at_once and isinstance(codec, zstd.Zstd):
         payload = tuple(payload)
         plain = _small(header, payload, codec)
         if plain is not None:

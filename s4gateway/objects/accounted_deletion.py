@@ -13,7 +13,7 @@ from typing import Final
 
 from s4gateway.backend.base import BackendAnswer, BackendError, Head, HeaderList
 from s4gateway.backend.probe import ConditionalVerb
-from s4gateway.objects.accounted_write import Change
+from s4gateway.objects.accounted_write import UNCHANGED, Change
 from s4gateway.objects.accounting import Deleted, Removal, deletion_of
 from s4gateway.objects.bucket_versioning import Versioning
 from s4gateway.objects.cache import ObjectName
@@ -44,7 +44,7 @@ class AccountedDeletion:
         self._books = books
         self._bucket = bucket
         self._versioning = versioning
-        self.change = Change()
+        self.change = UNCHANGED
 
     async def delete(self, removal: Removal) -> Head:
         """Delete one object or version, and let its sidecar follow; raises BackendError."""

@@ -10,7 +10,7 @@ bucket that keeps versions a write replaces nothing, whatever is there.
 """
 
 import logging
-from typing import TypeVar
+from typing import Final, TypeVar
 
 from s4gateway.backend.base import BackendError
 from s4gateway.objects.accounting import Write
@@ -60,6 +60,9 @@ class Change:
         )
 
 
+UNCHANGED: Final = Change()
+
+
 class AccountedWrite:
     """The Swap of a ledger; `change` is what it amounts to, as far as it came.
 
@@ -80,15 +83,21 @@ class AccountedWrite:
     @property
     def change(self) -> Change:
         """What has changed in the bucket."""
-        if self._new is None:
-            return Change()
-        change = Change(stored=0 if self._sidecar is None else self._sidecar.change)
+        new, old = self._new, self._replaced
+        if new is None:
+            return UNCHANGED
+        sidecar = 0 if self._sidecar is None else self._sidecar.change
         if self._counted_before:
-            return change
-        if self._new.accounted:
-            change += Change(self._new.original, self._new.stored, 1)
-        old = self._replaced
-        return change if old is None else change + Change.removal(old)
+            return Change(stored=sidecar)
+        change = UNCHANGED if old is None else Change.removal(old)
+        if not new.accounted:
+            return change + Change(stored=sidecar)
+        return Change(
+            change.original + new.original,
+            change.stored + new.stored + sidecar,
+            change.objects + 1,
+            change.skipped,
+        )
 
     async def replace(self, write: Write[_Answer]) -> tuple[_Answer, bool | None]:
         """Send it, sure of what it replaces."""
@@ -103,13 +112,15 @@ class AccountedWrite:
             self._old = guarded.old
 
     async def _guarded(self, write: Write[_Answer]) -> Guarded[Found, _Answer]:
-        if self._versioning is Versioning.OFF and write.verb is not None:
-            await self._books.conditional.learn(write.verb, self._name[0])
+        books, verb = self._books, write.verb
+        unknown = verb is not None and books.conditional.known(verb) is None
+        if verb is not None and unknown and self._versioning is Versioning.OFF:
+            await books.conditional.learn(verb, self._name[0])
         return Guarded(
             send=write.send,
             look=self._look,
             is_made=write.is_made,
-            decides=self._books.decides(write.verb, self._versioning),
+            decides=books.decides(verb, self._versioning),
             repeats=write.repeats,
             attempts=FEW_ATTEMPTS if write.is_large else ATTEMPTS,
         )

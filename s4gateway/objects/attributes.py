@@ -185,17 +185,19 @@ async def measured(
 ) -> Attributes:
     """Return `attributes` with its size, counted from the frames when nothing else tells.
 
-    The tail tells, if there is one. Multipart objects of older writers do not say how large they
-    are: the sidecar does, or else the frame headers, read one by one. `read(start, end)` returns
-    stored bytes of this version; what was counted is kept as its index. An archived object, whose
-    bytes cannot be read, keeps what is known without them. Raises BackendError.
+    The tail tells, if there is one. Where it is lost, only a sidecar bound to this version can
+    stand in for it: frames alone look complete wherever a body was cut between two of them.
+    Multipart objects of older writers do not say how large they are: the sidecar does, or else the
+    frame headers, read one by one. `read(start, end)` returns stored bytes of this version; what
+    was counted is kept as its index. An archived object, whose bytes cannot be read, keeps what is
+    known without them. Raises BackendError.
     """
     head = attributes.head
     attributes = await _unarchived(with_tail(attributes, name, read, tails)) or attributes
     if attributes.size is not None or attributes.stored.form is not Form.FRAMED:
         return attributes
     index = await sidecars.load(name, head.etag, head.size)
-    if index is None:
+    if index is None and attributes.stored.tail is None:
         index = await _unarchived(hop_frames(read, head.size))
         if index is not None:
             sidecars.adopt(name, head.etag, index)

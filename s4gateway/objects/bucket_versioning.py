@@ -50,12 +50,15 @@ class BucketVersioning:
         self._known: dict[str, tuple[Versioning, float]] = {}
         self._asking: dict[str, asyncio.Future[Versioning]] = {}
 
+    def known(self, bucket: str) -> Versioning | None:
+        """What holds for `bucket`, as it was BELIEVED seconds ago at most; None to be asked."""
+        found = self._known.get(bucket)
+        return found[0] if found is not None and found[1] > self._clock() else None
+
     async def of(self, bucket: str) -> Versioning:
-        """What holds for `bucket`, as it was BELIEVED seconds ago at most."""
-        found, until = self._known.get(bucket, (Versioning.UNKNOWN, 0.0))
-        if until > self._clock():
-            return found
-        return await self._shared(bucket)
+        """The same, asked if need be."""
+        found = self.known(bucket)
+        return await self._shared(bucket) if found is None else found
 
     def forget(self, bucket: str) -> None:
         """The versioning of `bucket` may have changed."""

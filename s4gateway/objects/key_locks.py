@@ -5,7 +5,8 @@ bounded by the work under way, not by the names ever seen.
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, Hashable, Iterable
+from collections import deque
+from collections.abc import AsyncGenerator, Hashable
 from contextlib import asynccontextmanager
 from typing import Any, Generic, TypeVar
 
@@ -13,7 +14,7 @@ _Name = TypeVar("_Name", bound=Hashable)
 
 
 class KeyLocks(Generic[_Name]):
-    """One lock for each name; used on one event loop.
+    """One lock for each name, given in the order it was asked for; used on one event loop.
 
     >>> locks = KeyLocks()
     >>> async def work():
@@ -23,42 +24,51 @@ class KeyLocks(Generic[_Name]):
     (2, 0)
     """
 
-    __slots__ = ("_locks", "_users")
+    __slots__ = ("_held",)
 
     def __init__(self) -> None:
-        self._locks: dict[_Name, asyncio.Lock] = {}
-        self._users: dict[_Name, int] = {}
+        self._held: dict[_Name, deque[asyncio.Future[None]] | None] = {}  # who waits, if anybody
 
     def __len__(self) -> int:
-        return len(self._locks)
+        return len(self._held)
+
+    async def acquire(self, name: _Name) -> None:
+        """Wait for the lock of this name; costs nothing where nobody holds it."""
+        if name not in self._held:
+            self._held[name] = None
+            return
+        waiting = self._held[name]
+        if waiting is None:
+            waiting = self._held[name] = deque()
+        turn = asyncio.get_running_loop().create_future()
+        waiting.append(turn)
+        try:
+            await turn
+        except asyncio.CancelledError:
+            if turn.done() and not turn.cancelled():
+                self.release(name)  # it was this one's turn already
+            raise
+
+    def release(self, name: _Name) -> None:
+        """Give the lock to who has waited longest, or drop it."""
+        waiting = self._held[name]
+        while waiting:
+            turn = waiting.popleft()
+            if not turn.done():
+                turn.set_result(None)
+                return
+        del self._held[name]
 
     @asynccontextmanager
     async def hold(self, *names: _Name) -> AsyncGenerator[None, None]:
         """Hold the locks of all these names during the block; a name may come twice."""
-        wanted = names if len(names) == 1 else _in_order(names)
-        for name in wanted:
-            self._users[name] = self._users.get(name, 0) + 1
-            if name not in self._locks:
-                self._locks[name] = asyncio.Lock()
-        held: list[asyncio.Lock] = []
+        wanted: list[Any] = sorted(set(names))
+        held: list[_Name] = []
         try:
             for name in wanted:
-                lock = self._locks[name]
-                await lock.acquire()
-                held.append(lock)
+                await self.acquire(name)
+                held.append(name)
             yield
         finally:
-            for lock in held:
-                lock.release()
-            for name in wanted:
-                self._let_go(name)
-
-    def _let_go(self, name: _Name) -> None:
-        self._users[name] -= 1
-        if not self._users[name]:
-            del self._users[name], self._locks[name]
-
-
-def _in_order(names: Iterable[_Name]) -> tuple[_Name, ...]:
-    found: list[Any] = sorted(set(names))
-    return tuple(found)
+            for name in held:
+                self.release(name)

@@ -9,6 +9,7 @@ What other processes write meanwhile is told by the store's conditions, where it
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
+from functools import partial
 from typing import Any, TypeVar
 
 from s4gateway.backend.base import (
@@ -19,12 +20,13 @@ from s4gateway.backend.base import (
 )
 from s4gateway.backend.multipart import DOCUMENT_LIMIT
 from s4gateway.objects.accounted_deletion import AccountedDeletion
-from s4gateway.objects.accounted_write import AccountedWrite, Change
+from s4gateway.objects.accounted_write import UNCHANGED, AccountedWrite, Change
 from s4gateway.objects.accounting import Deleted, Ledger, Removal, Swap, Write
 from s4gateway.objects.bucket_versioning import BucketVersioning
 from s4gateway.objects.cache import ObjectName
 from s4gateway.objects.footprint import MARK, Footprint
 from s4gateway.objects.key_locks import KeyLocks
+from s4gateway.objects.settling import Settling
 from s4gateway.objects.sidecar_slot import Books
 from s4gateway.s3 import completion
 from s4gateway.s3.errors import S3Error
@@ -40,6 +42,7 @@ class LedgerAccounts:
     def __init__(self, ledger: Ledger, books: Books) -> None:
         self._ledger = ledger
         self._books = books
+        self._settling = Settling(ledger.settled)
         self._locks: KeyLocks[ObjectName] = KeyLocks()
         self._versioning = BucketVersioning(books.backend)
 
@@ -56,14 +59,19 @@ class LedgerAccounts:
         return await self._settled(self._write(name, work))
 
     async def _write(self, name: ObjectName, work: Callable[[Swap], Awaitable[_Result]]) -> _Result:
-        async with self._locks.hold(name):
-            write = AccountedWrite(self._books, name, await self._versioning.of(name[0]))
+        bucket = name[0]
+        await self._locks.acquire(name)
+        try:
+            versioning = self._versioning.known(bucket) or await self._versioning.of(bucket)
+            write = AccountedWrite(self._books, name, versioning)
             try:
                 return await work(write)
             finally:
                 if write.contradicted:
-                    self.forget(name[0])
-                self._apply(name[0], write.change)
+                    self.forget(bucket)
+                self._apply(bucket, write.change)
+        finally:
+            self._locks.release(name)
 
     async def delete(self, removal: Removal) -> Head:
         """Delete an object or a version, alone at its key and to the end."""
@@ -122,7 +130,7 @@ class LedgerAccounts:
         return await self.around(name, work)
 
     def _apply(self, bucket: str, change: Change) -> None:
-        if change != Change():
+        if change != UNCHANGED:
             self._ledger.apply(
                 bucket,
                 original=change.original,
@@ -133,7 +141,7 @@ class LedgerAccounts:
 
     async def _settled(self, work: Coroutine[Any, Any, _Result]) -> _Result:
         result = await _to_its_end(work)
-        await self._ledger.settled()
+        await self._settling.done()
         return result
 
 
@@ -142,9 +150,11 @@ async def _to_its_end(work: Coroutine[Any, Any, _Result]) -> _Result:
 
     What it uses, such as the bytes of a body, belongs to whoever waits.
     """
-    task = asyncio.get_running_loop().create_task(work)
+    loop = asyncio.get_running_loop()
+    task, ended = loop.create_task(work), loop.create_future()
+    task.add_done_callback(partial(_tell, ended))
     try:
-        await asyncio.wait((task,))
+        await ended
     except asyncio.CancelledError:
         while not task.done():
             with contextlib.suppress(asyncio.CancelledError):
@@ -153,6 +163,11 @@ async def _to_its_end(work: Coroutine[Any, Any, _Result]) -> _Result:
             task.exception()  # read: it is nobody's any more
         raise
     return task.result()
+
+
+def _tell(ended: asyncio.Future[None], _: asyncio.Task[Any]) -> None:
+    if not ended.done():
+        ended.set_result(None)
 
 
 class _Read(ObjectStream):

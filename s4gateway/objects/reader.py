@@ -155,7 +155,7 @@ class ObjectReader:
             msg = f"stored as {form.value}, which this gateway cannot open"
             raise UnreadableObject(msg)
         if size is None:
-            msg = "neither metadata nor frames tell the object's size"
+            msg = "neither metadata nor tail, sidecar or frames tell the object's size"
             raise DamagedObject(msg)
         _check_length(attributes)
         if attributes.head.size <= SMALL_BODY and size <= INLINE_ORIGINAL:

@@ -30,12 +30,13 @@ from s4gateway.objects.accounting import (
 )
 from s4gateway.objects.cache import AttributeCache, KnownObject, ObjectName
 from s4gateway.objects.encoding import EncodedObject
-from s4gateway.objects.footprint import Footprint, Found
+from s4gateway.objects.footprint import MARK, Footprint, Found
 from s4gateway.objects.part_sending import LARGEST, PART_SIZE, PartSender
 from s4gateway.objects.sidecar import Sidecars
 from s4gateway.s3.headers import USER_METADATA_PREFIX
 from s4gateway.values import immutable
 from s4gateway.wire.index import FrameIndex
+from s4gateway.wire.manifest import LEDGER
 
 _TRUST: Final = 64
 _LOST: Final = 4  # a question answered with no costs as much as so many save
@@ -91,9 +92,8 @@ class ObjectWriter:
         """
         if counted is None:
             counted = encoded.manifest.ledger or bool(self.accounts.mark(headers))
-        if counted is not encoded.manifest.ledger:
-            encoded = replace(encoded, manifest=replace(encoded.manifest, ledger=counted))
-        call = partial(self._store, backend, name, encoded, headers)
+        counted = counted and not encoded.bare
+        call = partial(self._store, backend, name, encoded, headers, counted)
         return await self.accounts.around(name, call)
 
     async def _store(
@@ -102,19 +102,24 @@ class ObjectWriter:
         name: ObjectName,
         encoded: EncodedObject,
         headers: list[tuple[str, str]],
+        counted: bool,
         swap: Swap,
     ) -> WrittenObject:
         entries = {} if encoded.bare else encoded.manifest.to_metadata()
+        entries.pop(LEDGER, None)
         sent = headers + [(USER_METADATA_PREFIX + entry, text) for entry, text in entries.items()]
+        if counted:
+            sent.append(MARK)
         before = self._attributes.last(name)
         try:
             head, as_known = await self._put(backend, name, encoded, sent, before, swap)
         except BaseException:
             self._attributes.forget(name)  # the store may or may not have taken it
             raise
-        known = _known(encoded, head)
+        known = _known(encoded, head, counted=counted)
         versioned = head.version_id is not None
-        swap.stored(head.version_id, footprint_of(known))
+        footprint = Footprint(known.logical_size, known.stored_size, accounted=counted)
+        swap.stored(head.version_id, footprint)
         written = await self.settle(
             swap, name, known, encoded.index, before, versioned=versioned, as_known=as_known
         )
@@ -161,7 +166,7 @@ class ObjectWriter:
         swap: Swap,
     ) -> tuple[Head, bool]:
         """PUT; say whether the store confirmed that `before` is what was there."""
-        body, manifest = encoded.body, None if encoded.bare else encoded.manifest
+        body = encoded.body
         in_parts = self.goes_in_parts(encoded)
 
         def send(conditions: HeaderList) -> Awaitable[Head]:
@@ -170,7 +175,9 @@ class ObjectWriter:
             return backend.put(*name, body, [*headers, *conditions] if conditions else headers)
 
         def is_made(seen: Found | None) -> bool:
-            return seen is not None and seen.manifest == manifest
+            if seen is None or encoded.bare:
+                return seen is not None and seen.manifest is None
+            return seen.manifest == replace(encoded.manifest, ledger=MARK in headers)
 
         verb = ConditionalVerb.COMPLETE if in_parts else ConditionalVerb.PUT
         honest = self._conditional.known(verb) is True
@@ -224,7 +231,7 @@ class ObjectWriter:
         return await self.accounts.delete(Removal(name, query, send, asked, before))
 
 
-def _known(encoded: EncodedObject, head: Head) -> KnownObject:
+def _known(encoded: EncodedObject, head: Head, *, counted: bool) -> KnownObject:
     """What is known about an object just stored, its index not yet."""
     manifest = encoded.manifest
     return KnownObject(
@@ -233,11 +240,6 @@ def _known(encoded: EncodedObject, head: Head) -> KnownObject:
         manifest.original_size,
         head.etag if encoded.bare else manifest.logical_etag or head.etag,
         indexed=False,
-        accounted=manifest.ledger,
+        accounted=counted,
         may_be_indexed=encoded.index is not None,
     )
-
-
-def footprint_of(known: KnownObject) -> Footprint:
-    """What an object just stored counts for."""
-    return Footprint(known.logical_size, known.stored_size, accounted=known.accounted is True)

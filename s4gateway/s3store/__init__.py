@@ -18,6 +18,12 @@ those without are for blocking callers, as are the functions that end in `_block
 The format: docs/reference/dataset-format.md.
 """
 
+from s4gateway.s3store.backfill import (
+    BackfillProgress,
+    BackfillStats,
+    backfill_view,
+    backfill_view_blocking,
+)
 from s4gateway.s3store.blocking import (
     BlockingPartitionStream,
     BlockingRecordStream,
@@ -53,11 +59,13 @@ from s4gateway.s3store.errors import (
     TransportError,
     WriteError,
 )
+from s4gateway.s3store.marker_time import Layout
 from s4gateway.s3store.memory_transport import MemoryTransport
 from s4gateway.s3store.parquet import Compression
 from s4gateway.s3store.partitions import HivePartition
 from s4gateway.s3store.patterns import Prefix
-from s4gateway.s3store.reader import AsyncReader, RecordPage
+from s4gateway.s3store.reader import AsyncReader
+from s4gateway.s3store.record_page import RecordPage
 from s4gateway.s3store.results import (
     DataFile,
     Offset,
@@ -92,6 +100,12 @@ from s4gateway.s3store.transport import (
     RangeInfo,
     Transport,
 )
+from s4gateway.s3store.views import (
+    AsyncMaterializedViewReader,
+    MaterializedView,
+    MaterializedViewReader,
+    ViewLookup,
+)
 from s4gateway.s3store.writer import AsyncWriter
 
 __all__ = [
@@ -100,9 +114,12 @@ __all__ = [
     "DEFAULT_MAX_INFLIGHT",
     "MAX_CLOCK_SKEW_FLOOR",
     "AccessDenied",
+    "AsyncMaterializedViewReader",
     "AsyncReader",
     "AsyncStore",
     "AsyncWriter",
+    "BackfillProgress",
+    "BackfillStats",
     "BlockingPartitionStream",
     "BlockingRecordStream",
     "Boto3Transport",
@@ -123,9 +140,12 @@ __all__ = [
     "HivePartition",
     "IntegrityError",
     "KeyPatternError",
+    "Layout",
     "ListPage",
     "Listed",
     "MarkerSource",
+    "MaterializedView",
+    "MaterializedViewReader",
     "MemoryTransport",
     "MissingDataError",
     "NotFound",
@@ -153,9 +173,12 @@ __all__ = [
     "TokenSource",
     "Transport",
     "TransportError",
+    "ViewLookup",
     "WriteError",
     "WriteResult",
     "Writer",
+    "backfill_view",
+    "backfill_view_blocking",
     "commit_overwrite_deny_policy",
     "init_dataset",
     "init_dataset_blocking",

@@ -18,8 +18,10 @@ from s4gateway.s3store.dedup import EntityKey, Version
 from s4gateway.s3store.errors import ConfigError
 from s4gateway.s3store.loop_thread import LoopThread
 from s4gateway.s3store.partitions import HivePartition, Records
-from s4gateway.s3store.reader import AsyncReader, Patterns, RecordPage
+from s4gateway.s3store.reader import AsyncReader
+from s4gateway.s3store.record_page import RecordPage
 from s4gateway.s3store.results import DataFile, Offset, PollPage, StreamEntry, WriteResult
+from s4gateway.s3store.sources import Patterns
 from s4gateway.s3store.streams import PartitionStream, RecordStream
 from s4gateway.s3store.target import S3Target
 from s4gateway.s3store.writer import AsyncWriter

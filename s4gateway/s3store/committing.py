@@ -7,8 +7,7 @@ told: committed, committed too late for change-stream readers, or not committed.
 """
 
 import asyncio
-import logging
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final, Generic, Protocol, TypeAlias, TypeVar
@@ -22,12 +21,11 @@ from s4gateway.s3store.parquet import Encoder
 from s4gateway.s3store.partitions import HivePartition
 from s4gateway.s3store.records import RecordSpec
 from s4gateway.s3store.results import WriteResult
+from s4gateway.s3store.shielding import to_the_end
 from s4gateway.s3store.target import S3Target
 from s4gateway.s3store.telemetry import Method
 
-_log = logging.getLogger(__name__)
 T = TypeVar("T")
-_Result = TypeVar("_Result")
 TokenSource: TypeAlias = str | Callable[[HivePartition[T]], str] | None
 Landed = Callable[[WriteResult], None]
 
@@ -58,6 +56,10 @@ class Order(Generic[T]):
     token: TokenSource[T] = None
     inserted_at: datetime | None = None
     optimistic: bool = False
+
+    def __post_init__(self) -> None:
+        if self.inserted_at is not None:
+            clock.to_us(self.inserted_at)  # a moment without a zone is told before any request
 
     def token_for(self, partition: HivePartition[T]) -> str | None:
         """Return the caller's token, checked; a callable is called."""
@@ -297,23 +299,3 @@ class PartitionWriter(Generic[T]):
         result = WriteResult(key, prior.data_path, key, prior.inserted_at, prior.row_count)
         self.check_budget(stamp, ref.partition, ref.token, result, phase="ref")
         return result
-
-
-async def to_the_end(work: Coroutine[Any, Any, _Result]) -> _Result:
-    """Return what `work` returns, or raise what it raises, never before it has ended.
-
-    A cancellation meanwhile is raised afterwards: the caller is told the truth about itself, and
-    what was begun is finished.
-    """
-    task = asyncio.get_running_loop().create_task(work)
-    cancelled: asyncio.CancelledError | None = None
-    while not task.done():
-        try:
-            await asyncio.wait([task])
-        except asyncio.CancelledError as error:
-            cancelled = error
-    if cancelled is None:
-        return task.result()
-    if not task.cancelled() and (failure := task.exception()) is not None:
-        _log.warning("a write whose caller was cancelled failed: %s", failure)
-    raise cancelled

@@ -61,6 +61,8 @@ class Dedup:
 
     def apply(self, table: pa.Table, *, history: bool) -> pa.Table:
         """Return the rows that remain, sorted."""
+        if table.num_rows <= 1:
+            return table
         keys = self._keys(table)
         sort_keys = [(name, "ascending") for name in keys.column_names]
         order = pc.sort_indices(keys, sort_keys=sort_keys)
@@ -70,8 +72,7 @@ class Dedup:
         changes = _changes(ordered, compared)
         edge = pa.array([True])
         pieces = [edge, changes] if history else [changes, edge]
-        mask = pa.concat_arrays(pieces) if table.num_rows else pa.array([], pa.bool_())
-        return table.take(pc.filter(order, mask))
+        return table.take(pc.filter(order, pa.concat_arrays(pieces)))
 
     def _keys(self, table: pa.Table) -> pa.Table:
         entity, version = self.entity, self.version
@@ -119,7 +120,7 @@ def _comparable(column: Any) -> Any:
 
 def _changes(ordered: pa.Table, columns: Sequence[str]) -> pa.Array:
     """Whether each row but the first differs from the one before it."""
-    count = max(0, ordered.num_rows - 1)
+    count = ordered.num_rows - 1
     changed: Any = pa.repeat(pa.scalar(False), count)
     for name in columns:
         column = ordered.column(name)

@@ -13,9 +13,9 @@ import asyncio
 import logging
 import os
 from collections import deque
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Generic, ParamSpec, TypeVar
+from typing import Final, Generic, ParamSpec, TypeVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -27,14 +27,13 @@ from s4gateway.s3store.fetching import Fetched, Fetcher, SparseFile
 from s4gateway.s3store.partitions import HivePartition
 from s4gateway.s3store.target import S3Target
 from s4gateway.s3store.telemetry import Method
+from s4gateway.s3store.watching import Watch
 
 _log = logging.getLogger(__name__)
 T = TypeVar("T")
 _Result = TypeVar("_Result")
 Arguments = ParamSpec("Arguments")
 
-WATCH_SECONDS: Final = 30.0
-STALL_SECONDS: Final = 60.0
 _SMALL_BYTES: Final = 32 * 1024
 _SMALL_ROWS: Final = 1000
 
@@ -105,7 +104,7 @@ class Pipeline(Generic[T]):
         self._error: BaseException | None = None
         self._task: asyncio.Task[None] | None = None
         self._done = False
-        self._watch = _Watch(self)
+        self._watch = Watch(method, target.clock, lambda: self._slots_taken)
         self.files_done = 0
         method.partitions = len(self._partitions)
 
@@ -153,8 +152,8 @@ class Pipeline(Generic[T]):
         try:
             async with asyncio.TaskGroup() as group:
                 watcher = group.create_task(self._watch.run())
-                group.create_task(self._kept(self._download_all(group)))
-                await self._kept(self._decode_all())
+                group.create_task(self._kept(self._download_all, group))
+                await self._kept(self._decode_all)
                 watcher.cancel()
         except* Exception:  # noqa: S110 - kept where it happened first, raised to the reader
             pass
@@ -163,10 +162,15 @@ class Pipeline(Generic[T]):
             async with self._changed:
                 self._changed.notify_all()
 
-    async def _kept(self, stage: Coroutine[Any, Any, _Result]) -> _Result:
+    async def _kept(
+        self,
+        stage: Callable[Arguments, Awaitable[_Result]],
+        *arguments: Arguments.args,
+        **options: Arguments.kwargs,
+    ) -> _Result:
         """Remember the first failure: it cancels the others, whose endings must not hide it."""
         try:
-            return await stage
+            return await stage(*arguments, **options)
         except Exception as error:
             if self._error is None:
                 self._error = error
@@ -178,7 +182,7 @@ class Pipeline(Generic[T]):
                 await self._take_slot()
                 landing: asyncio.Future[Fetched | None] = asyncio.get_running_loop().create_future()
                 self._downloads.put_nowait(landing)
-                group.create_task(self._kept(self._download(file, landing)))
+                group.create_task(self._kept(self._download, file, landing))
 
     async def _take_slot(self) -> None:
         waits = self._slots.locked()
@@ -242,7 +246,7 @@ class Pipeline(Generic[T]):
         if len(pairs) == 1:
             return await self._table(*pairs[0])
         async with asyncio.TaskGroup() as group:
-            decoding = [group.create_task(self._kept(self._table(*pair))) for pair in pairs]
+            decoding = [group.create_task(self._kept(self._table, *pair)) for pair in pairs]
         return [table for done in decoding for table in done.result()]
 
     async def _until(self, free: Callable[[], bool]) -> None:
@@ -331,41 +335,3 @@ async def _worked(
     if small:
         return work(*arguments, **options)
     return await asyncio.to_thread(work, *arguments, **options)
-
-
-class _Watch(Generic[T]):
-    """Says once when nothing moves for a minute, and never ends anything.
-
-    A reader that takes its time is no stall.
-    """
-
-    def __init__(self, pipeline: Pipeline[T]) -> None:
-        self._pipeline = pipeline
-        self._moved_at: float | None = None
-        self._said = False
-        self.partition = ""
-        self.paused = False
-
-    def moved(self) -> None:
-        """Note that a file landed or a place became free."""
-        self._moved_at = self._pipeline._clock.monotonic()
-        self._said = False
-
-    async def run(self) -> None:
-        """Look every half minute."""
-        pipeline = self._pipeline
-        while True:
-            await pipeline._clock.sleep(WATCH_SECONDS)
-            if self._moved_at is None or self.paused or self._said:
-                continue
-            stale = pipeline._clock.monotonic() - self._moved_at
-            if stale >= STALL_SECONDS:
-                self._said = True
-                pipeline._method.count("s3store.read.iter.stall.count")
-                _log.warning(
-                    "%s: no data file landed for %.0f s, waiting for partition %r, %d places taken",
-                    pipeline._method.name,
-                    stale,
-                    self.partition,
-                    pipeline._slots_taken,
-                )

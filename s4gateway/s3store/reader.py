@@ -5,64 +5,36 @@ is an error; the change stream shows each commit once it is final, and passes ov
 gone. Patterns, offsets and entries are checked before the first request.
 """
 
+import asyncio
 import logging
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Iterable, Sequence
 from dataclasses import replace
 from datetime import datetime
-from typing import Any, Final, Generic, TypeVar
+from typing import Final, Generic, TypeVar
 
 import pyarrow as pa
 
-from s4gateway.s3store import errors, patterns
+from s4gateway.s3store import errors
 from s4gateway.s3store.calls import is_transient
 from s4gateway.s3store.change_stream import ChangeStream
 from s4gateway.s3store.decoding import View
 from s4gateway.s3store.dedup import Dedup, EntityKey, Version
-from s4gateway.s3store.errors import CrossStoreError
 from s4gateway.s3store.partitions import HivePartition
-from s4gateway.s3store.patterns import Pattern
 from s4gateway.s3store.pipeline import Pipeline, ReadAhead, Wanted
+from s4gateway.s3store.record_page import RecordPage
 from s4gateway.s3store.records import RecordSpec
 from s4gateway.s3store.resolution import resolve
 from s4gateway.s3store.results import DataFile, Offset, PollPage, StreamEntry
+from s4gateway.s3store.sources import Files, Patterns, Sources
 from s4gateway.s3store.streams import Feed, PartitionStream, RecordStream
 from s4gateway.s3store.target import S3Target
 from s4gateway.s3store.telemetry import Method
 
 _log = logging.getLogger(__name__)
 T = TypeVar("T")
-Patterns = Pattern | Sequence[Pattern]
-Files = Callable[[], Awaitable[Sequence[Wanted]]]
 
+_INLINE: Final = 1000  # rows up to which making records is not worth a thread
 _EVERYTHING: Final = ReadAhead(partitions=1 << 62)
-
-
-class RecordPage(Generic[T]):
-    """Rows of one poll and the offset to continue at; unpacks to `(records, next_offset)`."""
-
-    def __init__(
-        self, rows: HivePartition[T], entries: list[StreamEntry], next_offset: Offset
-    ) -> None:
-        self._rows = rows
-        self.entries = entries
-        self.next_offset = next_offset
-
-    @property
-    def records(self) -> list[T]:
-        """The rows as records, made when first asked for."""
-        return self._rows.rows
-
-    @property
-    def table(self) -> pa.Table:
-        """The rows as a table."""
-        return self._rows.table
-
-    def __iter__(self) -> Iterator[Any]:
-        yield self.records
-        yield self.next_offset
-
-    def __len__(self) -> int:
-        return len(self._rows)
 
 
 class AsyncReader(Generic[T]):
@@ -87,6 +59,7 @@ class AsyncReader(Generic[T]):
         dedup = Dedup.of(self.spec, entity_key, version)
         self._view = View.of(self.spec, target.partition_key_parts, dedup, columns)
         self._stream = ChangeStream(target)
+        self._sources = Sources(target, self._stream)
 
     # --- snapshots
 
@@ -99,7 +72,9 @@ class AsyncReader(Generic[T]):
         for a file that is listed and gone, DecodeError, CommitMetadataError, TransportError.
         """
         partitions = await self._read(patterns, history=history)
-        return [row for partition in partitions for row in partition.rows]
+        if sum(map(len, partitions)) <= _INLINE:
+            return _rows(partitions)
+        return await asyncio.to_thread(_rows, partitions)
 
     async def read_table(self, patterns: Patterns, *, history: bool = False) -> pa.Table:
         """Return what `read` returns as a table."""
@@ -107,7 +82,7 @@ class AsyncReader(Generic[T]):
         return self._concatenated([partition.table for partition in partitions])
 
     async def _read(self, patterns: Patterns, *, history: bool) -> list[HivePartition[T]]:
-        files = self._snapshot(patterns)
+        files = self._sources.snapshot(patterns)
         feed = self._feed("read", files, _EVERYTHING, history=history, tolerant=False)
         return await _all_of(feed)
 
@@ -125,7 +100,7 @@ class AsyncReader(Generic[T]):
         only as many as take that many bytes. Close the stream when you leave it early.
         """
         ahead = _ahead(read_ahead_partitions, read_ahead_bytes)
-        files = self._snapshot(patterns)
+        files = self._sources.snapshot(patterns)
         return RecordStream(self._feed("read_iter", files, ahead, history=history, tolerant=False))
 
     def read_partition_iter(
@@ -138,7 +113,7 @@ class AsyncReader(Generic[T]):
     ) -> PartitionStream[T]:
         """`read_iter`, a `HivePartition` at a time."""
         ahead = _ahead(read_ahead_partitions, read_ahead_bytes)
-        files = self._snapshot(patterns)
+        files = self._sources.snapshot(patterns)
         return PartitionStream(
             self._feed("read_partition_iter", files, ahead, history=history, tolerant=False)
         )
@@ -148,8 +123,7 @@ class AsyncReader(Generic[T]):
 
         An engine pointed at the prefix would read uncommitted files, too. Costs what listing costs.
         """
-        plans = _plans(self.target, patterns)
-        return await resolve(self.target, plans)
+        return await resolve(self.target, self._sources.plans(patterns))
 
     # --- the change stream
 
@@ -170,7 +144,7 @@ class AsyncReader(Generic[T]):
 
     async def poll_range(self, since: datetime | None, until: datetime | None) -> list[StreamEntry]:
         """Return all entries stamped from `since` until before `until`, None being the ends."""
-        start, end = self._bounds(since, until)
+        start, end = self._sources.bounds(since, until)
         return await self._stream.between(start, end)
 
     async def poll_records(
@@ -190,7 +164,7 @@ class AsyncReader(Generic[T]):
         async def files() -> list[Wanted]:
             nonlocal page
             page = await self._stream.poll(since, max_entries, until)
-            return self._wanted(page.entries)
+            return self._sources.wanted(page.entries)
 
         feed = self._feed("", files, _EVERYTHING, history=True, tolerant=True, method=method)
         partitions = await _all_of(feed)
@@ -237,7 +211,7 @@ class AsyncReader(Generic[T]):
         Costs `poll_range` and one GET for each different file; files that are gone are passed over.
         """
         ahead = _ahead(read_ahead_partitions, read_ahead_bytes)
-        files = self._range(since, until)
+        files = self._sources.range(since, until)
         return RecordStream(
             self._feed("read_range_iter", files, ahead, history=history, tolerant=True)
         )
@@ -253,7 +227,7 @@ class AsyncReader(Generic[T]):
     ) -> PartitionStream[T]:
         """`read_range_iter`, a `HivePartition` at a time."""
         ahead = _ahead(read_ahead_partitions, read_ahead_bytes)
-        files = self._range(since, until)
+        files = self._sources.range(since, until)
         return PartitionStream(
             self._feed("read_partition_range_iter", files, ahead, history=history, tolerant=True)
         )
@@ -271,7 +245,7 @@ class AsyncReader(Generic[T]):
         Files that are gone are passed over. Raises CrossStoreError for an entry of another dataset.
         """
         ahead = _ahead(read_ahead_partitions, read_ahead_bytes)
-        files = _ready(self._wanted(entries))
+        files = self._sources.entries(entries)
         return RecordStream(
             self._feed("read_entries_iter", files, ahead, history=history, tolerant=True)
         )
@@ -286,7 +260,7 @@ class AsyncReader(Generic[T]):
     ) -> PartitionStream[T]:
         """`read_entries_iter`, a `HivePartition` at a time."""
         ahead = _ahead(read_ahead_partitions, read_ahead_bytes)
-        files = _ready(self._wanted(entries))
+        files = self._sources.entries(entries)
         return PartitionStream(
             self._feed("read_partition_entries_iter", files, ahead, history=history, tolerant=True)
         )
@@ -294,46 +268,6 @@ class AsyncReader(Generic[T]):
     def offset_at(self, moment: datetime) -> Offset:
         """Return the offset below all entries stamped at `moment` or later, without a request."""
         return self._stream.offset_at(moment)
-
-    # --- what to read
-
-    def _snapshot(self, patterns: Patterns) -> Files:
-        plans = _plans(self.target, patterns)
-
-        async def files() -> list[Wanted]:
-            found = await resolve(self.target, plans)
-            return [Wanted(file.key, file.partition, file.size) for file in found]
-
-        return files
-
-    def _range(self, since: datetime | None, until: datetime | None) -> Files:
-        start, end = self._bounds(since, until)
-
-        async def files() -> list[Wanted]:
-            return self._wanted(await self._stream.between(start, end))
-
-        return files
-
-    def _bounds(
-        self, since: datetime | None, until: datetime | None
-    ) -> tuple[Offset | None, Offset]:
-        start = None if since is None else self._stream.offset_at(since)
-        return start, self._stream.tip() if until is None else self._stream.offset_at(until)
-
-    def _wanted(self, entries: Iterable[StreamEntry]) -> list[Wanted]:
-        """The files of entries, each once, with the number of entries that point to it."""
-        counted: dict[str, Wanted] = {}
-        for index, entry in enumerate(entries):
-            split = self.target.keys.split_data_key(entry.data_path)
-            if split is None:
-                raise CrossStoreError(entry.data_path, self.target.keys.data_root, index)
-            known = counted.get(entry.data_path)
-            counted[entry.data_path] = (
-                Wanted(entry.data_path, split[0])
-                if known is None
-                else replace(known, copies=known.copies + 1)
-            )
-        return list(counted.values())
 
     def _feed(
         self,
@@ -357,15 +291,8 @@ class AsyncReader(Generic[T]):
         return pa.concat_tables(tables) if tables else self._view.wanted.empty_table()
 
 
-def _plans(target: S3Target, given: Patterns) -> list[patterns.Plan]:
-    return patterns.compile_all(target.partition_key_parts, given)
-
-
-def _ready(files: Sequence[Wanted]) -> Files:
-    async def already() -> Sequence[Wanted]:
-        return files
-
-    return already
+def _rows(partitions: Sequence[HivePartition[T]]) -> list[T]:
+    return [row for partition in partitions for row in partition.rows]
 
 
 def _ahead(partitions: int, octets: int) -> ReadAhead:

@@ -19,6 +19,7 @@ from fsspec.spec import AbstractFileSystem
 from s4gateway.codecs import zstd
 from s4gateway.codecs.base import Buffer
 from s4gateway.s4fs import paths
+from s4gateway.s4fs.attributes import Attributes
 from s4gateway.s4fs.encoding import checked_codec
 from s4gateway.s4fs.errors import S4InexactSizeError, S4ReadOnlyError, S4UnsupportedError
 from s4gateway.s4fs.file import S4ReadFile, S4WriteFile
@@ -99,9 +100,15 @@ class S4FileSystem(AbstractFileSystem):  # type: ignore[misc] # fsspec has no ty
 
     # --- what is there
 
-    def _visible(self, path: str) -> str:
-        """The path without its protocol; FileNotFoundError for internal names."""
+    def _visible(self, path: str, options: Mapping[str, Any] | None = None) -> str:
+        """The path without its protocol; FileNotFoundError for internal names.
+
+        A version that is named by an argument, as s3fs takes it, becomes part of the path.
+        """
         stripped: str = self._strip_protocol(path)
+        version = (options or {}).get("version_id")
+        if version is not None:
+            stripped += f"{paths.VERSION_MARK}{version}"
         if paths.is_hidden(self._store, stripped):
             raise FileNotFoundError(path)
         return stripped
@@ -161,7 +168,7 @@ class S4FileSystem(AbstractFileSystem):  # type: ignore[misc] # fsspec has no ty
 
     def info(self, path: str, **kwargs: Any) -> dict[str, Any]:
         """Describe an object as its readers see it, or a directory."""
-        stripped = self._visible(path)
+        stripped = self._visible(path, kwargs)
         _, key = self._store.split(stripped)
         if key:
             try:
@@ -211,7 +218,7 @@ class S4FileSystem(AbstractFileSystem):  # type: ignore[misc] # fsspec has no ty
         self, path: str, start: int | None = None, end: int | None = None, **kwargs: Any
     ) -> bytes:
         """Return original bytes [start, end), negative ones counted from the end."""
-        stripped = self._visible(path)
+        stripped = self._visible(path, kwargs)
         if start is None and end is None:
             return self._reader.whole(stripped)
         (answer,) = self._reader.cat([Ask(stripped, start, end)])
@@ -256,37 +263,27 @@ class S4FileSystem(AbstractFileSystem):  # type: ignore[misc] # fsspec has no ty
 
         What fails on the way leaves no local file.
         """
-        stripped = self._visible(rpath)
+        stripped = self._visible(rpath, kwargs)
         if outfile is None and hasattr(lpath, "write"):
             outfile = lpath
         if outfile is not None:
-            self._copy_out(stripped, outfile, callback)
+            _copy(self._reader.stream(stripped), outfile, callback)
             return
-        if self.isdir(stripped) and not self._is_object(stripped):
+        try:
+            opened = self._reader.stream(stripped)
+        except FileNotFoundError:
+            if not self.isdir(stripped):
+                raise
             Path(lpath).mkdir(parents=True, exist_ok=True)
             return
         target = Path(lpath)
         target.parent.mkdir(parents=True, exist_ok=True)
         try:
             with target.open("wb") as local:
-                self._copy_out(stripped, local, callback)
+                _copy(opened, local, callback)
         except BaseException:
             target.unlink(missing_ok=True)
             raise
-
-    def _is_object(self, path: str) -> bool:
-        try:
-            self._store.head(path)
-        except FileNotFoundError:
-            return False
-        return True
-
-    def _copy_out(self, path: str, local: Any, callback: Any) -> None:
-        attributes, pieces = self._reader.stream(path)
-        callback.set_size(attributes.size)
-        for piece in pieces:
-            local.write(piece)
-            callback.relative_update(len(piece))
 
     def _open(
         self, path: str, mode: str = "rb", block_size: int | None = None,
@@ -294,7 +291,7 @@ class S4FileSystem(AbstractFileSystem):  # type: ignore[misc] # fsspec has no ty
     ) -> Any:  # fmt: skip
         """Open an object: "rb", or "wb" and "xb" (only where nothing is) if writing is enabled."""
         if mode == "rb":
-            return self._open_to_read(path, block_size)
+            return self._open_to_read(self._visible(path, kwargs), block_size)
         if mode not in {"wb", "xb"}:
             msg = f"{path}: mode {mode!r}"
             raise S4UnsupportedError(msg, "an object is written whole: read it, and write it anew")
@@ -305,7 +302,7 @@ class S4FileSystem(AbstractFileSystem):  # type: ignore[misc] # fsspec has no ty
         return S4WriteFile(self, self._writer, path, mode, autocommit=autocommit, options=kwargs)
 
     def _open_to_read(self, path: str, block_size: int | None) -> S4ReadFile:
-        attributes = self._reader.look(self._visible(path))
+        attributes = self._reader.look(path)
         try:
             content = self._reader.content(attributes)
         except S4InexactSizeError:
@@ -403,6 +400,14 @@ class S4FileSystem(AbstractFileSystem):  # type: ignore[misc] # fsspec has no ty
     def rmdir(self, path: str) -> None:
         """Refused: directories are not objects of their own."""
         self._refuse(f"rmdir({path!r})")
+
+
+def _copy(opened: tuple[Attributes, Iterator[bytes]], local: Any, callback: Any) -> None:
+    attributes, pieces = opened
+    callback.set_size(attributes.size)
+    for piece in pieces:
+        local.write(piece)
+        callback.relative_update(len(piece))
 
 
 def _creates(mode: str) -> bool:

@@ -115,7 +115,7 @@ def decode(
 ) -> list[bytes]:
     """Return the verified plaintext of a frame that is not large; raises as `damaged`."""
     try:
-        return decoder.decode_frame(header, payload, CODECS, dictionary)
+        return decoder.decode_frame(header, payload, CODECS, dictionary, at_once=LARGE)
     except CodecError as error:
         raise damaged(error, path) from error
 

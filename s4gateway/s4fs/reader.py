@@ -9,6 +9,7 @@ known of a version is used without asking again only where the store itself refu
 one; then a change costs another look, never a wrong byte.
 """
 
+import io
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
@@ -193,7 +194,7 @@ class Reader:
 
     def whole(self, path: str) -> bytes:
         """Return a whole object."""
-        return _settled(lambda: b"".join(self.stream(path)[1]))
+        return _settled(lambda: _joined_up(self.stream(path)[1]))
 
 
 class _Plan:
@@ -248,6 +249,18 @@ def _outcome(work: Callable[[], _T]) -> _T | Exception:
         return work()
     except Exception as error:
         return error
+
+
+def _joined_up(pieces: Iterator[bytes]) -> bytes:
+    """All pieces in one; each is let go as soon as it is copied, and one alone is not copied."""
+    first = next(pieces, b"")
+    whole: io.BytesIO | None = None
+    for piece in pieces:
+        if whole is None:
+            whole = io.BytesIO()
+            whole.write(first)
+        whole.write(piece)
+    return first if whole is None else whole.getvalue()
 
 
 def _joined(count: int, slices: Sequence[Slice]) -> list[bytes]:

@@ -8,7 +8,7 @@ before is to be thrown away when that fails.
 """
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import Future
 from functools import partial
 from typing import Final
@@ -178,10 +178,11 @@ class _Frames:
             self._coming.append((header, plain.pieces()))
             return
         payload, self._payload = self._payload, []
-        work: Callable[[], list[bytes]] = partial(
-            decode, header, payload, self._dictionary, self._attributes.path
-        )
-        self._coming.append((header, threads.pool().submit(work)))
+        self._coming.append((header, threads.pool().submit(self._decode, header, payload)))
+
+    def _decode(self, header: frame.FrameHeader, payload: list[Buffer]) -> list[bytes]:
+        whole = payload if len(payload) == 1 else [b"".join(payload)]
+        return decode(header, whole, self._dictionary, self._attributes.path)
 
     def _close(self) -> None:
         if self._large is not None:

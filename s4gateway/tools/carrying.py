@@ -1,6 +1,7 @@
 """What belongs to an object beside its bytes, so that writing it again loses nothing.
 
-    HEAD                metadata, content headers, storage class, encryption by the store's keys
+    GetObject           metadata, content headers, storage class, encryption by the store's keys,
+                        the checksum a client declared
     GetObjectTagging    tags
     GetObjectAcl        grants to others than its owner
 
@@ -23,10 +24,12 @@ from s4gateway.backend.base import (
 )
 from s4gateway.objects.cache import ObjectName
 from s4gateway.s3 import query, xml
+from s4gateway.s3.checksums import ALGORITHMS, CHECKSUM_PREFIX
 from s4gateway.s3.errors import S3Error
 from s4gateway.s3.headers import USER_METADATA_PREFIX
 from s4gateway.s3.xml import Element
 from s4gateway.wire import manifest
+from s4gateway.wire.tail import FULL_OBJECT
 
 _DESCRIBED: Final = (
     "cache-control",
@@ -65,6 +68,10 @@ _GRANTS: Final = {
 _GRANTEES: Final = {"ID": "id", "URI": "uri", "EmailAddress": "emailAddress"}
 
 
+# Asked of a whole object, the store shows the checksum its client declared.
+SHOW_CHECKSUM: Final = ("x-amz-checksum-mode", "ENABLED")
+
+
 class NotExpressible(Exception):
     """Something an object has that no header of a write can say."""
 
@@ -88,6 +95,22 @@ def description(head: Head) -> list[tuple[str, str]]:
         kept.append((_ENCRYPTION, cipher))
         kept += [(name, headers[name]) for name in (_KEY, _BUCKET_KEY) if name in headers]
     return kept
+
+
+def checksum(head: Head) -> tuple[str, str] | None:
+    """Algorithm and value of the checksum of the whole object that the store shows, if it does.
+
+    >>> from s4gateway.s3.headers import Headers
+    >>> checksum(Head(200, Headers({"x-amz-checksum-crc32": "XA9PpA=="})))
+    ('crc32', 'XA9PpA==')
+    """
+    if head.headers.get(f"{CHECKSUM_PREFIX}type", FULL_OBJECT) != FULL_OBJECT:
+        return None
+    for algorithm in ALGORITHMS:
+        value = head.headers.get(CHECKSUM_PREFIX + algorithm)
+        if value is not None and "-" not in value:
+            return algorithm, value
+    return None
 
 
 def is_locked(head: Head) -> bool:

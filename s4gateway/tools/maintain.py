@@ -9,6 +9,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
 from s4gateway.backend.base import Backend, BackendError
@@ -98,10 +99,14 @@ class MaintainReport:
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """What holds for all rules of a run; `making` is how objects are read and written."""
+    """What holds for all rules of a run.
+
+    `making` is how objects are read and written, `ledger_file` the savings ledger that counts them.
+    """
 
     making: Making
     execute: bool = False
+    ledger_file: Path | None = None
 
 
 def _nobody(_: RuleRun) -> None:
@@ -200,6 +205,7 @@ def _migrate(rule: Rule, how: Migrating, setting: Setting) -> MigrateParams:
         older_than=rule.older_than,
         carry_tags=how.carry_tags,
         noncurrent_ok=how.noncurrent_ok,
+        ledger_file=setting.ledger_file,
         making=setting.making,
     )
 
@@ -219,5 +225,5 @@ def _recompact(rule: Rule, how: Recompacting, setting: Setting) -> RecompactPara
         min_gain_percent=how.min_gain_percent,
         assume_unstamped_framed=how.assume_unstamped_framed,
         state_file=how.state_file,
-        ledger_file=how.ledger_file,
+        ledger_file=setting.ledger_file,
     )

@@ -12,6 +12,7 @@ from s4gateway.backend.base import Backend
 from s4gateway.codecs.dispatcher import Dispatcher
 from s4gateway.objects.attributes import Attributes
 from s4gateway.objects.encoding import EncodedObject
+from s4gateway.s3.checksums import CHECKSUM_PREFIX
 from s4gateway.s3.completion import SMALLEST_PART
 from s4gateway.tools import rewrite_run
 from s4gateway.tools.progress import SILENT, Progress
@@ -68,7 +69,7 @@ async def migrate(
     Raises BackendError when it cannot be listed, RewriteRefused, state.files.StateFileError.
     """
     tally = Tally()
-    restore = _Restore()
+    restore = _Restore(params.making.largest)
     kind: Kind = restore if params.undo else _Compress(params.making.codec)
     if not params.undo:
         params = replace(params, ledger_file=None)  # nothing there is counted, and nothing will be
@@ -78,6 +79,8 @@ async def migrate(
 
 class _Compress:
     """Objects of others become the gateway's own."""
+
+    vouches_for_frames = False
 
     def __init__(self, codec: CodecId) -> None:
         self._dispatcher = Dispatcher(codec)
@@ -109,7 +112,10 @@ class _Compress:
 class _Restore:
     """The gateway's objects become anybody's."""
 
-    def __init__(self) -> None:
+    vouches_for_frames = False
+
+    def __init__(self, largest: int) -> None:
+        self._largest = largest
         self._dispatcher = Dispatcher(CodecId.PASSTHROUGH)
         self.counted = 0  # of those turned back, so many were in a ledger
 
@@ -131,7 +137,15 @@ class _Restore:
         return replace(encoded, bare=True, parts=_parts(source.tail))
 
     def stamps(self, source: Attributes) -> list[tuple[str, str]]:
-        return []
+        """The checksum its client declared, which the store checks and shows, as it did before.
+
+        An upload in parts would have to name it before its first part.
+        """
+        made = source.stored.manifest
+        if made is None or made.checksum is None or (source.size or 0) > self._largest:
+            return []
+        algorithm, value = made.checksum
+        return [(CHECKSUM_PREFIX + algorithm, value)] if source.tail is None else []
 
 
 def _parts(tail: Tail | None) -> tuple[int, ...]:

@@ -87,6 +87,7 @@ class _Recompact:
         self._params = params
         self._remembered = remembered
         self._dispatcher = Dispatcher(CodecId.CPU_ZSTD)
+        self.vouches_for_frames = params.assume_unstamped_framed
         self.counted = 0  # of those rewritten, so many are in a ledger
         self.known = 0
 
@@ -96,8 +97,10 @@ class _Recompact:
 
     def check(self, looked: Looked) -> None:
         form, metadata = looked.attributes.stored.form, looked.head.metadata
-        if form is Form.FOREIGN:
-            raise Skipped(Outcome.UNSTAMPED_FRAMED if looked.looks_framed else Outcome.NOT_S4)
+        if form is Form.FOREIGN and not looked.looks_framed:
+            raise Skipped(Outcome.NOT_S4)
+        if form is Form.FOREIGN and not self.vouches_for_frames:
+            raise Skipped(Outcome.UNSTAMPED_FRAMED)
         if form is Form.ENCRYPTED:
             raise Skipped(Outcome.ENCRYPTED)
         if metadata.get(manifest.CODEC, CodecId.CPU_ZSTD.label) != CodecId.CPU_ZSTD.label:
@@ -122,14 +125,12 @@ class _Recompact:
             raise Skipped(Outcome.INSUFFICIENT_GAIN)
         stored = source.stored
         self.counted += stored.ledger
-        checksum = None if stored.manifest is None else stored.manifest.checksum
-        made = replace(
-            encoded.manifest,
-            multipart=source.tail is not None,
-            ledger=stored.ledger,
-            checksum=checksum,
-        )
-        return with_etag(replace(encoded, manifest=made), source.etag)
+        multipart = source.tail is not None
+        made = replace(encoded.manifest, multipart=multipart, ledger=stored.ledger)
+        encoded = replace(encoded, manifest=made)
+        if looked.attributes.stored.form is Form.FOREIGN:
+            return encoded  # clients have seen the ETag of its frames, not of its content
+        return with_etag(encoded, source.etag)
 
     def _gains_enough(self, before: int, after: int) -> bool:
         gain = before - after

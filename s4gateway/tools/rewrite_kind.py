@@ -104,7 +104,13 @@ class Rewritten:
 
 
 class Kind(Protocol):
-    """What objects are turned into. Every method may raise Skipped."""
+    """What objects are turned into. Every method may raise Skipped.
+
+    With `vouches_for_frames` an object without a gateway's metadata that passes `check` is read as
+    frames.
+    """
+
+    vouches_for_frames: bool
 
     def check_listed(self, listed: Listed) -> None:
         """Refuse what its listing already tells."""

@@ -10,6 +10,7 @@ https://docs.aws.amazon.com/AmazonS3/latest/userguide/conditional-writes.html
 """
 
 import asyncio
+import base64
 from collections.abc import AsyncIterator
 from concurrent.futures import Executor
 from typing import Final
@@ -22,8 +23,8 @@ from s4gateway.objects.decoding import FrameReader, first_verified, whole_plaint
 from s4gateway.objects.encoding import DIGESTS, EncodedObject, ObjectEncoder
 from s4gateway.objects.errors import ObjectError
 from s4gateway.objects.opening import Content, Source
-from s4gateway.s3.checksums import Digests
-from s4gateway.tools import carrying
+from s4gateway.s3.checksums import ALGORITHMS, Digests
+from s4gateway.tools import carrying, unstamped
 from s4gateway.tools.content_check import ContentCheck, Expected
 from s4gateway.tools.objects import Objects
 from s4gateway.tools.rewrite_kind import (
@@ -40,6 +41,7 @@ from s4gateway.tools.rewrite_kind import (
 from s4gateway.tools.rewrite_order import RewriteParams
 from s4gateway.tools.rewrite_store import Replacer
 from s4gateway.tools.walk import Listed
+from s4gateway.wire.manifest import Form
 
 _SHARE: Final = 1024 * 1024  # bytes a verification reserves before it knows its frames
 _BATCH: Final = 1024 * 1024  # bytes digested at a time on a thread
@@ -109,7 +111,10 @@ class Rewriter:
 
     async def _encode(self, looked: Looked) -> tuple[Attributes, EncodedObject]:
         """Read the very version that was looked at, encode it, and read the result again."""
-        source = Source(self._objects.backend, looked.name)
+        backend = self._objects.backend
+        vouched = self._kind.vouches_for_frames and looked.attributes.stored.form is Form.FOREIGN
+        store = unstamped.vouched(backend) if vouched else backend
+        source = Source(store, looked.name, headers=[carrying.SHOW_CHECKSUM])
         with reading("GetObject"):
             opened = await self._objects.reader.open_whole(source, if_match=looked.head.etag)
             try:
@@ -135,7 +140,8 @@ class Rewriter:
     async def _encoded(
         self, source: Attributes, content: Content, recipe: Recipe
     ) -> tuple[EncodedObject, Digests]:
-        workshop, digests = self._objects.workshop, Digests(DIGESTS)
+        workshop, declared = self._objects.workshop, _declared(source)
+        digests = Digests((*DIGESTS, *(() if declared is None else declared[:1])))
         check = None if source.tail is None else ContentCheck(Expected.of_tail(source.tail))
         encoder = ObjectEncoder(
             workshop,
@@ -156,7 +162,7 @@ class Rewriter:
         if problem := _problem(source, encoded, digests, check):
             encoded.close()
             raise Failed("GetObject(body)", problem)
-        return encoded, digests
+        return encoded.with_checksum(declared), digests
 
     async def _verify(self, encoded: EncodedObject, digests: Digests) -> None:
         """Decode what is to be stored and compare it with what was read; raises Failed."""
@@ -214,6 +220,14 @@ class Rewriter:
             raise
 
 
+def _declared(source: Attributes) -> tuple[str, str] | None:
+    """The checksum of the whole that a client declared: algorithm and base64 value."""
+    if source.stored.form is Form.FOREIGN:
+        return carrying.checksum(source.head)
+    declared = None if source.stored.manifest is None else source.stored.manifest.checksum
+    return declared if declared is not None and declared[0] in ALGORITHMS else None
+
+
 def _problem(
     source: Attributes, encoded: EncodedObject, digests: Digests, check: ContentCheck | None
 ) -> str:
@@ -222,10 +236,17 @@ def _problem(
         return f"{encoded.manifest.original_size} bytes were read, not {source.size}"
     if check is not None:
         return check.problem()
+    declared = _declared(source)
+    if declared is not None and _base64(digests[declared[0]]) != declared[1]:
+        return f"its {declared[0]} is not {declared[1]}, which its client declared"
     known, found = source.stored.logical_etag, digests["md5"].hex()
     if known is not None and "-" not in known and known != found:
         return f"its MD5 is {found}, its metadata says {known}"
     return ""
+
+
+def _base64(digest: bytes) -> str:
+    return base64.b64encode(digest).decode()
 
 
 def _check_source(source: Attributes) -> None:

@@ -111,10 +111,12 @@ class RuleReading:
 
     def choice(self, key: str, values: Iterable[str]) -> str | None:
         """One of some words."""
-        text = self.text(key, required=True)
-        if text is None or text in values:
+        text = self.text(key)
+        if text is not None and text in values:
             return text
-        self.fail(f"{key} {shown(text)} is unknown: give one of {', '.join(values)}")
+        if text is not None or key not in self._entries:
+            wrong = "missing" if text is None else f"unknown: {shown(text)}"
+            self.fail(f"{key} is {wrong}; give one of {', '.join(values)}")
         return None
 
     def refuse_others(self, known: Collection[str], elsewhere: Collection[str], where: str) -> None:

@@ -28,7 +28,6 @@ from s4gateway.tools.rule_reading import RuleReading, shown, unknown
 from s4gateway.tools.target import Target
 
 MAX_FILE: Final = 256 * 1024  # bytes of a policy
-LARGEST_BODY: Final = 5 * 1024**3  # bytes that migrate and recompact take unless told otherwise
 COLLECTED_AFTER: Final = timedelta(days=1)  # since an upload's records were written
 STORAGE_CLASSES: Final = (
     "STANDARD", "REDUCED_REDUNDANCY", "STANDARD_IA", "ONEZONE_IA", "INTELLIGENT_TIERING",
@@ -75,7 +74,7 @@ class Rewriting:
 
     concurrency: int = 4
     max_objects: int | None = None
-    max_body_bytes: int = LARGEST_BODY
+    max_body_bytes: int | None = None
     carry_tags: bool = True
     noncurrent_ok: bool = False
 
@@ -93,7 +92,6 @@ class Recompacting(Rewriting):
     min_gain_percent: float = 3.0
     assume_unstamped_framed: bool = False
     state_file: Path | None = None
-    ledger_file: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +117,6 @@ KEYS: Final[Mapping[str, Sequence[str]]] = {
         "min-gain-percent",
         "assume-unstamped-framed",
         "state-file",
-        "savings-ledger-state-file",
     ),
     "transition": (*_COMMON, "prefix", "concurrency", "storage-class"),
     "mpu-state-gc": _COMMON,
@@ -216,7 +213,7 @@ def _rewriting(reading: RuleReading) -> dict[str, Any]:
     return {
         "concurrency": _concurrency(reading),
         "max_objects": reading.whole("max-objects", None, 1, None),
-        "max_body_bytes": reading.whole("max-body-bytes", LARGEST_BODY, 1, None),
+        "max_body_bytes": reading.whole("max-body-bytes", None, 1, None),
         "carry_tags": not reading.flag("no-tags"),
         "noncurrent_ok": reading.flag("noncurrent-ok"),
     }
@@ -233,7 +230,6 @@ def _recompacting(reading: RuleReading) -> Action:
         min_gain_percent=reading.percent("min-gain-percent", 3.0),
         assume_unstamped_framed=reading.flag("assume-unstamped-framed"),
         state_file=reading.path("state-file"),
-        ledger_file=reading.path("savings-ledger-state-file"),
     )
 
 

@@ -1,8 +1,8 @@
 """What a dataset must do over any store: groups of tests that each store's test class inherits.
 
 A subclass gives the fixture `backing`, a `tests.s3store.world.Backing`. Every test runs through the
-asynchronous and the blocking API. Numbers are those of the acceptance table in
-docs/reference/dataset-format.md.
+asynchronous and the blocking API. The number in the name of a test is that of the acceptance
+criterion it checks.
 """
 
 import pytest

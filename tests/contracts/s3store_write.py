@@ -8,11 +8,19 @@ from typing import Annotated
 import pyarrow as pa
 import pytest
 
-from s4gateway.s3store import Column, PartialWriteError, PartitionKeyError, TokenError, layout
+from s4gateway.s3store import (
+    Column,
+    ConfigError,
+    PartialWriteError,
+    PartitionKeyError,
+    TokenError,
+    layout,
+)
 from s4gateway.s3store.commit import Commit
 from tests.contracts.s3store_contract import DatasetContract
 from tests.s3store.world import KEY, World, order
 
+NAIVE = datetime(2026, 3, 1)  # noqa: DTZ001
 NAME = re.compile(r"data/(.*)/([^/]+)-([0-9a-f]{32})\.parquet")
 
 
@@ -234,6 +242,16 @@ class WriteContract(DatasetContract):
             (row,) = await stamped.read("*")
             assert row.at == result.inserted_at
             assert abs(result.inserted_at - dataset.clock.now) < timedelta(seconds=2)
+
+    async def test_35_an_insertion_time_without_a_zone_is_refused_without_a_request(
+        self, dataset: World
+    ):
+        async with dataset.open() as orders:
+            with pytest.raises(ConfigError, match="no time zone"):
+                await orders.write([order()], inserted_at=NAIVE, token="t")
+            with pytest.raises(ConfigError, match="no time zone"):
+                await orders.write_with_key(KEY, [order()], inserted_at=NAIVE)
+            assert dataset.store.counts() == {}
 
     async def test_37_what_would_be_written_can_be_seen_before(self, dataset: World):
         rows = [order(f"s{i}", customer=f"c{i % 3}") for i in range(10)][::-1]

@@ -1,12 +1,13 @@
 """What the pages tell a reader to run is run, against a gateway with its embedded server."""
 
+import contextlib
 import hashlib
 import os
 import re
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +19,24 @@ from tests import clients, corpus, live
 from tests.docs import pages
 
 _TUTORIAL = pages.DOCS / "tutorials" / "first-object.md"
+_DATASET_TUTORIAL = pages.DOCS / "tutorials" / "first-dataset.md"
+_DATASET_FORMAT = pages.REFERENCE / "dataset-format.md"  # run by test_dataset_format_page.py
 _WITHOUT = pages.DOCS / "how-to" / "read-without-the-gateway.md"
+_PANDAS = pages.DOCS / "how-to" / "use-from-pandas.md"
+_CODEC = pages.REFERENCE / "codec.md"
 _SECONDS = 120
 
 
 def test_every_block_to_run_is_in_a_page_that_is_run():
     marked = {page for page in pages.all_pages() if pages.to_run(page)}
-    assert marked == {pages.ROOT / "README.md", _TUTORIAL}
+    assert marked == {
+        pages.ROOT / "README.md",
+        _TUTORIAL,
+        _DATASET_TUTORIAL,
+        _DATASET_FORMAT,
+        _PANDAS,
+        _CODEC,
+    }
 
 
 def test_the_credentials_file_that_is_shown_is_valid():
@@ -125,6 +137,41 @@ def test_the_tutorial_runs_from_its_first_block_to_its_last(reader: Reader):
     assert "s4-framed true" in said
     assert "sidecar: 404" in said
     assert "NotImplemented 501" in said
+
+
+@pytest.mark.e2e
+def test_the_dataset_tutorial_runs_from_its_first_block_to_its_last(reader: Reader):
+    script = "\n".join(block.text for block in pages.to_run(_DATASET_TUTORIAL))
+    said = reader.run(str(Path(sys.executable)), "-", text=script)
+    assert re.search(r"(?m)^2 sales/data/month=2026-03/shop=berlin/import-1-\S+\.parquet$", said)
+    assert "a 2 12.5" in said
+    assert "0 sales/_ref/" in said
+    assert "pattern 0, 'shop=paris/month=2026-03': " in said
+
+
+@pytest.mark.e2e
+def test_the_page_on_pandas_runs_from_its_first_block_to_its_last(reader: Reader):
+    python = pages.ROOT / ".venv-s3fs" / "bin" / "python"
+    if not (python.parent.parent / ".installed").exists():
+        pytest.skip("s3fs not installed: make clients")
+    with contextlib.closing(clients.boto3_client(reader.store)) as direct:
+        direct.create_bucket(Bucket="shop")
+    script = "\n".join(block.text for block in pages.to_run(_PANDAS))
+    said = replace(reader, gateway=reader.store).run(str(python), "-", text=script)
+    assert "rows: 200000 same: True\nfirst lines: 5\nthird day: 66666\n" in said
+    assert re.search(r"files: \['shop/by-day/day=2026-01-01/[^']+\.parquet', ", said)
+    assert "[(99.6,)]\n200000\n" in said
+    sizes = re.search(r"original: (\d+) stored: (\d+)", said)
+    assert sizes
+    assert int(sizes[1]) > 2 * int(sizes[2])
+
+
+def test_the_example_of_the_codec_page_runs():
+    (block,) = pages.to_run(_CODEC)
+    names: dict[str, Any] = {}
+    exec(block.text, names)  # noqa: S102 - our own page
+    assert names["plain"] == (b"a line of a log\n" * 1_000_000)[: len(names["plain"])]
+    assert names["index"]["source_etag"] == "the store's ETag"
 
 
 def _unframe(folder: Path) -> Path:

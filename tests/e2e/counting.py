@@ -42,7 +42,11 @@ class Wire:
 
     async def accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Serve one connection until either side ends it."""
-        store_reader, store = await asyncio.open_connection("127.0.0.1", self.upstream.port)
+        try:
+            store_reader, store = await asyncio.open_connection("127.0.0.1", self.upstream.port)
+        except ConnectionError:
+            writer.close()
+            return
         answers = asyncio.ensure_future(self._answers(store_reader, writer))
         try:
             with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):

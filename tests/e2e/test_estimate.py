@@ -51,7 +51,7 @@ def estimated(store: live.Endpoint, bucket: str, *arguments: str) -> dict[str, A
     return report
 
 
-@pytest.mark.parametrize("count", [150, pytest.param(1000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("count", [150, pytest.param(1000, marks=pytest.mark.huge)])
 def test_the_projection_is_within_5_percent_of_what_is_then_stored(
     count: int, seaweedfs: live.Seaweedfs, gateway: live.Gateway, direct: Any, make_bucket: Any
 ):

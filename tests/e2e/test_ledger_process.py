@@ -296,7 +296,7 @@ def test_a_killed_gateway_leaves_a_sound_file_short_of_unanswered_requests_at_mo
     _kill_rounds(start_gateway, state, direct, bucket, rounds=3, seed=1)
 
 
-@pytest.mark.slow
+@pytest.mark.huge
 @pytest.mark.parametrize("seed", range(2, 7))
 def test_twenty_kills_leave_sound_files_short_of_unanswered_requests_at_most(
     start_gateway: StartGateway, state: Path, direct: Any, bucket: str, seed: int

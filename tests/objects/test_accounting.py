@@ -1,6 +1,7 @@
 """What the ledger counts against what the store holds, after every kind of write."""
 
 import asyncio
+import contextlib
 import random
 from collections.abc import AsyncIterator, Coroutine
 from dataclasses import dataclass
@@ -32,7 +33,7 @@ from tests.objects.counted import (
     metadata_of,
     really_held,
 )
-from tests.objects.uploading import Process, wanted
+from tests.objects.uploading import Process, StoppingBackend, wanted
 from tests.objects.versioned import VersionedBackend
 from tests.objects.world import BUCKET, MIB, Instance
 
@@ -357,6 +358,30 @@ async def test_a_completion_done_again_is_not_counted_again(
     await other.close()
 
 
+async def test_a_completion_taken_up_after_a_kill_adds_no_object_that_may_have_been_added(
+    store: MemoryBackend, ledger: MemoryLedger, caplog: pytest.LogCaptureFixture
+):
+    sending = Process(store, ledger=ledger)
+    upload = await sending.begin("k")
+    facts = await sending.send(upload, 1, LARGE)
+    for at in range(1, 30):
+        stopping = StoppingBackend(store, at, after=True)
+        killed = Process(stopping, ledger=ledger)
+        with contextlib.suppress(BackendUnavailable):
+            await killed.complete(wanted(upload, facts))
+        await killed.close()
+        if "k" in store.buckets[BUCKET]:
+            break
+    assert (ledger.totals, "k.s4index" in store.buckets[BUCKET]) == (NOTHING, False)
+    other = Process(store, ledger=ledger)
+    await other.complete(wanted(upload, facts))
+    assert "counted perhaps not" in caplog.text
+    sidecar = len(store.buckets[BUCKET]["k.s4index"].data)
+    assert ledger.totals == (0, sidecar, 0)
+    await other.close()
+    await sending.close()
+
+
 @pytest.mark.parametrize("fails", [False, True])
 async def test_a_completion_passed_on_takes_away_what_it_replaces_if_it_succeeds(
     store: MemoryBackend, ledger: MemoryLedger, one: Instance, fails: bool
@@ -534,7 +559,9 @@ class Slow(CountingBackend):
 
 @dataclass(eq=False)
 class Keeping(VersionedBackend):
-    """Says that it keeps versions."""
+    """Keeps versions, and says `status` when it is asked."""
+
+    status: str = "Enabled"
 
     async def forward(
         self,
@@ -545,7 +572,7 @@ class Keeping(VersionedBackend):
         body: base.Body | None = None,
     ) -> base.ObjectStream:
         if raw_query == "versioning=":
-            status = "<Status>Enabled</Status>"
+            status = xml.leaf("Status", self.status)
             document = xml.document("VersioningConfiguration", status)
             return MemoryStream(base.Head(200, Headers([])), document)
         return await super().forward(method, raw_path, raw_query, headers, body)
@@ -581,6 +608,18 @@ async def test_versions_add_up_and_go_one_by_one(ledger: MemoryLedger):
     await one.writer.delete(counting, NAME, "versionId=v0001")
     assert (ledger.totals, ledger.skipped) == (NOTHING, 0)
     assert store.history == {}
+    await one.close()
+
+
+async def test_the_answer_to_a_write_overrules_what_was_believed_of_the_bucket(
+    ledger: MemoryLedger,
+):
+    store = Keeping(status="")
+    one = Instance(store, ledger=ledger)
+    for body in (b"first", LARGE, b"third"):  # believed to replace each other
+        await one.put("k", body)
+        assert ledger.totals == store.held()
+    assert ledger.objects == 3
     await one.close()
 
 

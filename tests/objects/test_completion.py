@@ -788,9 +788,9 @@ async def test_an_index_that_lies_about_a_direct_part_is_damage(store: MemoryBac
 async def test_a_small_budget_is_enough_and_is_given_back(store: MemoryBackend):
     sending = Process(store)
     upload = await sending.begin()
-    bodies = [corpus.text(6 * MIB, seed=seed) for seed in range(30)]
+    bodies = [corpus.text(2 * MIB, at) + corpus.noise(3 * MIB, at) for at in range(16)]
     facts = [await sending.send(upload, at, body) for at, body in enumerate(bodies, 1)]
-    assert sum(each.stored_size for each in facts if each.staged) > 30 * MIB
+    assert sum(each.stored_size for each in facts if each.staged) > 4 * 12 * MIB
     process = Process(store)
     process.instance.budget.limit = 12 * MIB
     await process.complete(wanted(upload, *facts))

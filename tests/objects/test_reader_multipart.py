@@ -158,14 +158,13 @@ def damaged(body: Tailed) -> dict[str, tuple[bytes, str]]:
     }
 
 
-@pytest.mark.parametrize("indexed", [True, False])
 @pytest.mark.parametrize("kind", list(damaged(small())))
-async def test_without_a_tail_to_be_trusted_frames_tell_size_and_bytes(
-    store: MemoryBackend, kind: str, indexed: bool
+async def test_without_a_tail_to_be_trusted_a_bound_sidecar_tells_size_and_bytes(
+    store: MemoryBackend, kind: str
 ):
     body = small()
     stored, token = damaged(body)[kind]
-    backend_etag = put_tailed(store, "k", body, stored=stored, token=token, indexed=indexed)
+    backend_etag = put_tailed(store, "k", body, stored=stored, token=token, indexed=True)
     counting = CountingBackend(store)
     instance = Instance(counting)
     found = await instance.reader.attributes(instance.source("k"))
@@ -178,6 +177,25 @@ async def test_without_a_tail_to_be_trusted_frames_tell_size_and_bytes(
     fresh = Instance(store)
     assert await fresh.get("k") == body.plain
     assert await fresh.get_range("k", 6990, 7010) == body.plain[6990:7010]
+
+
+@pytest.mark.parametrize("cut", [False, True])
+@pytest.mark.parametrize("kind", list(damaged(small())))
+async def test_with_neither_tail_nor_sidecar_nothing_is_served_as_if_it_were_whole(
+    store: MemoryBackend, kind: str, cut: bool
+):
+    body = small()
+    stored, token = damaged(body)[kind]
+    if cut:
+        stored = stored[: body.entries[-1].compressed_offset]
+    put_tailed(store, "k", body, stored=stored, token=token, indexed=False)
+    instance = Instance(store)
+    assert (await instance.reader.attributes(instance.source("k"))).size is None
+    with pytest.raises(DamagedObject):
+        await instance.get("k")
+    with pytest.raises(DamagedObject):
+        await instance.get_range("k", 10, 20)
+    assert instance.budget.used == 0
 
 
 @pytest.mark.parametrize("make", [small, large])

@@ -2,13 +2,13 @@
 
 import enum
 import os
-import random
 import subprocess
 import sys
 import uuid
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta, timezone
 from decimal import Decimal
+from pathlib import Path
 from typing import Annotated, Any
 
 import pyarrow as pa
@@ -23,6 +23,7 @@ from s4gateway.s3store.dedup import Dedup
 from s4gateway.s3store.parquet import Encoder
 from s4gateway.s3store.partitions import Partitioner
 from s4gateway.s3store.records import RecordSpec
+from tests.s3store.sales import SALES, sales
 
 NOW = datetime(2026, 3, 17, 1, 2, 3, 456789, tzinfo=UTC)
 
@@ -256,24 +257,6 @@ def test_a_value_that_does_not_fit_is_refused_by_column(changes: dict[str, Any],
 # --- 36: the same bytes
 
 
-def sales(count: int = 5000) -> list[dict[str, Any]]:
-    rng = random.Random(3)
-    return [
-        {"id": f"{rng.random()}", "kind": rng.choice("abc"), "n": rng.randrange(9), "at": NOW}
-        for _ in range(count)
-    ]
-
-
-SALES = pa.schema(
-    [
-        ("id", pa.string()),
-        ("kind", pa.string()),
-        ("n", pa.int64()),
-        ("at", pa.timestamp("us", "UTC")),
-    ]
-)
-
-
 @pytest.mark.parametrize("codec", list(parquet.Compression))
 def test_36_the_same_rows_are_the_same_bytes_however_they_come(codec: str):
     spec: RecordSpec[Any] = RecordSpec(SALES)
@@ -293,22 +276,22 @@ def test_36_the_same_rows_are_the_same_bytes_however_they_come(codec: str):
 
 
 def test_36_another_process_makes_the_same_bytes():
-    program = (
-        "import hashlib; from tests.s3store import test_records as t;"
-        "print(hashlib.md5(t.Encoder().encode(t.RecordSpec(t.SALES).to_table(t.sales())))"
-        ".hexdigest())"
-    )
-    said = {
-        subprocess.run(
-            [sys.executable, "-c", program],
-            env=os.environ | {"PYTHONHASHSEED": seed},
-            check=True,
-            capture_output=True,
-            text=True,
-        ).stdout
-        for seed in ("1", "2")
-    }
-    assert len(said) == 1
+    program = """
+import sys
+from tests.s3store.sales import SALES, sales
+from s4gateway.s3store.parquet import Encoder
+from s4gateway.s3store.records import RecordSpec
+from tests.s3store.sales import SALES, sales
+sys.stdout.buffer.write(Encoder().encode(RecordSpec(SALES).to_table(sales())))
+"""
+    made = subprocess.run(
+        [sys.executable, "-c", program],
+        env=os.environ | {"PYTHONHASHSEED": "1"},
+        cwd=Path(__file__).parents[2],
+        check=True,
+        capture_output=True,
+    ).stdout
+    assert made == Encoder().encode(RecordSpec(SALES).to_table(sales()))
 
 
 def test_columns_whose_values_repeat_get_a_dictionary_and_others_do_not():

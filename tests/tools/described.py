@@ -15,6 +15,7 @@ _ALSO = (
     "x-amz-server-side-encryption",
     "x-amz-object-lock-",
     "x-amz-grant-",
+    "x-amz-checksum-",
 )
 
 Grant = tuple[str, str, str]  # element that names the grantee, its name, permission

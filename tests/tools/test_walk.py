@@ -83,7 +83,7 @@ async def test_a_listing_that_says_there_is_more_and_not_where_is_refused(
         async def list(self, bucket: str, raw_query: str) -> bytes:
             return page.replace(b"R>", name + b">")
 
-    with pytest.raises(BackendProtocolError, match="breaks off|where it goes on"):
+    with pytest.raises(BackendProtocolError, match=r"breaks off|where it goes on"):
         async for _ in walking(Cut(store), Target(BUCKET)):
             pass
 
