@@ -26,7 +26,6 @@ from s4gateway.objects.bucket_versioning import BucketVersioning
 from s4gateway.objects.cache import ObjectName
 from s4gateway.objects.footprint import MARK, Footprint
 from s4gateway.objects.key_locks import KeyLocks
-from s4gateway.objects.settling import Settling
 from s4gateway.objects.sidecar_slot import Books
 from s4gateway.s3 import completion
 from s4gateway.s3.errors import S3Error
@@ -42,7 +41,6 @@ class LedgerAccounts:
     def __init__(self, ledger: Ledger, books: Books) -> None:
         self._ledger = ledger
         self._books = books
-        self._settling = Settling(ledger.settled)
         self._locks: KeyLocks[ObjectName] = KeyLocks()
         self._versioning = BucketVersioning(books.backend)
 
@@ -141,7 +139,7 @@ class LedgerAccounts:
 
     async def _settled(self, work: Coroutine[Any, Any, _Result]) -> _Result:
         result = await _to_its_end(work)
-        await self._settling.done()
+        await self._ledger.settled()
         return result
 
 

@@ -15,6 +15,7 @@ from tests.cli.test_main import s4
 from tests.s3store import world
 from tests.s3store.world import KEY, Order, order
 
+pytestmark = pytest.mark.slow
 Run = Callable[..., tuple[int, str, str]]
 
 

@@ -14,14 +14,15 @@ from typing import Any
 
 import pytest
 
-from s4gateway.s3store import AsyncStore, S3TargetConfig, Store, init_dataset, new_client
+from s4gateway.s3store import AsyncStore, Store, init_dataset
 from tests import live
 from tests.contracts.s3store_interop import InteropContract
 from tests.contracts.s3store_snapshot import SnapshotContract
 from tests.contracts.s3store_stream import StreamContract
 from tests.contracts.s3store_write import WriteContract
 from tests.s3store import world
-from tests.s3store.world import KEY, Order, order
+from tests.s3store.program import client_of, config
+from tests.s3store.world import Order, order
 
 pytestmark = pytest.mark.e2e
 
@@ -50,18 +51,20 @@ class TestInterop(OnSeaweedfs, InteropContract):
     """Acceptance 64."""
 
 
-def client_of(endpoint: live.Endpoint) -> Any:
-    return new_client(
-        endpoint.endpoint_url,
-        aws_access_key_id=endpoint.access_key,
-        aws_secret_access_key=endpoint.secret_key,
-        region_name=live.REGION,
-    )
+def ask_of(endpoint: live.Endpoint, bucket: str, **more: str) -> dict[str, str]:
+    """What a program is told."""
+    return {
+        "url": endpoint.endpoint_url,
+        "key": endpoint.access_key,
+        "secret": endpoint.secret_key,
+        "bucket": bucket,
+        **more,
+    }
 
 
 @pytest.fixture(scope="module")
 def store_client(seaweedfs: live.Seaweedfs) -> Any:
-    client = client_of(seaweedfs)
+    client = client_of(seaweedfs.endpoint_url, seaweedfs.access_key, seaweedfs.secret_key)
     yield client
     client.close()
 
@@ -75,34 +78,25 @@ def one_bucket(direct: Any) -> Iterator[str]:
     live.remove_bucket(direct, name)
 
 
-def config(client: Any, bucket: str) -> S3TargetConfig:
-    return S3TargetConfig(
-        bucket=bucket, prefix="orders", client=client, partition_key_parts=world.PARTS
-    )
-
-
 WRITER = """
 import json, sys
-from tests.e2e import test_s3store_seaweedfs as t
+from s4gateway.s3store import Store
+from tests.s3store.program import client_of, config
+from tests.s3store.world import Order, order
 ask = json.loads(sys.stdin.readline())
-client = t.client_of(t.live.Endpoint(ask["url"], ask["key"], ask["secret"]))
-with t.Store.open(t.config(client, ask["bucket"]), t.Order) as orders:
+client = client_of(ask["url"], ask["key"], ask["secret"])
+with Store.open(config(client, ask["bucket"]), Order) as orders:
     print("open", flush=True)
     for line in sys.stdin:
-        orders.write([t.order(sku) for sku in json.loads(line)])
+        customer, skus = json.loads(line)
+        orders.write([order(sku, customer=customer) for sku in skus])
         print("written", flush=True)
 """
 
 
 @pytest.fixture
-def other_process(seaweedfs: live.Seaweedfs, bucket: str) -> Any:
-    """`write(skus)` in another process, which has the dataset open; returns when it has written."""
-    ask = {
-        "url": seaweedfs.endpoint_url,
-        "key": seaweedfs.access_key,
-        "secret": seaweedfs.secret_key,
-        "bucket": bucket,
-    }
+def other_process(seaweedfs: live.Seaweedfs, bucket: str) -> Iterator[Callable[..., None]]:
+    """`write(customer, skus)` in another process that has the dataset open; returns afterwards."""
     process = subprocess.Popen(
         [sys.executable, "-c", WRITER],
         stdin=subprocess.PIPE,
@@ -113,19 +107,18 @@ def other_process(seaweedfs: live.Seaweedfs, bucket: str) -> Any:
     assert process.stdin is not None
     assert process.stdout is not None
     stdin, stdout = process.stdin, process.stdout
+    started: list[bool] = []
 
     def say(message: Any, answer: str) -> None:
         stdin.write(json.dumps(message) + "\n")
         stdin.flush()
         assert stdout.readline() == f"{answer}\n"
 
-    started: list[bool] = []
-
-    def write(skus: list[str]) -> None:
+    def write(customer: str, skus: list[str]) -> None:
         if not started:
-            say(ask, "open")
+            say(ask_of(seaweedfs, bucket), "open")
             started.append(True)
-        say(skus, "written")
+        say((customer, skus), "written")
 
     with process:
         yield write
@@ -133,20 +126,21 @@ def other_process(seaweedfs: live.Seaweedfs, bucket: str) -> Any:
 
 
 async def test_38_what_another_process_wrote_is_read_at_once(
-    store_client: Any, bucket: str, other_process: Callable[[list[str]], None]
+    store_client: Any, bucket: str, other_process: Callable[..., None]
 ):
     await init_dataset(store_client, bucket, "orders")
     rng = random.Random(1)
-    written: set[str] = set()
+    written: dict[str, set[str]] = {f"c{number}": set() for number in range(20)}
     async with await AsyncStore.open(config(store_client, bucket), Order) as orders:
         for number in range(200):
+            customer = f"c{number % 20}"
             skus = [f"s{number}-{each}" for each in range(rng.randrange(1, 4))]
-            await asyncio.to_thread(other_process, skus)
-            written.update(skus)
-            assert len(await orders.committed_files(KEY)) == number + 1
-            if number % 40 == 0:
-                assert {row.sku for row in await orders.read(KEY)} == written
-        assert {row.sku for row in await orders.read(KEY)} == written
+            await asyncio.to_thread(other_process, customer, skus)
+            written[customer].update(skus)
+            read = await orders.read({"customer": customer, "period": "2026-03"})
+            assert {row.sku for row in read} == written[customer]
+        everything = {row.sku for row in await orders.read("*")}
+        assert everything == set().union(*written.values())
 
 
 async def test_11_many_seeding_at_once_leave_one_consistent_pair(store_client: Any, bucket: str):
@@ -173,20 +167,22 @@ async def test_11_many_seeding_at_once_leave_one_consistent_pair(store_client: A
 
 INTERRUPTED = """
 import json, os, signal, sys
-from tests.e2e import test_s3store_seaweedfs as t
+from s4gateway.s3store import Store
+from tests.s3store.program import client_of, config
+from tests.s3store.world import KEY, Order, order
 ask = json.loads(sys.argv[1])
-client = t.client_of(t.live.Endpoint(ask["url"], ask["key"], ask["secret"]))
+client = client_of(ask["url"], ask["key"], ask["secret"])
 
 def interrupt(params, **_):
     if ask["step"] in params["url_path"]:
         os.kill(os.getpid(), signal.SIGINT)
 
 client.meta.events.register("before-call.s3.PutObject", interrupt)
-with t.Store.open(t.config(client, ask["bucket"]), t.Order) as orders:
+with Store.open(config(client, ask["bucket"]), Order) as orders:
     try:
-        orders.write_with_key(t.KEY, [t.order("a")], token="t")
+        orders.write_with_key(KEY, [order("a")], token="t")
     except KeyboardInterrupt:
-        print("interrupted", orders.lookup_commit(t.KEY, "t") is not None)
+        print("interrupted", orders.lookup_commit(KEY, "t") is not None)
 """
 
 
@@ -198,13 +194,7 @@ def test_30_control_c_waits_for_a_commit_that_has_begun(
 ):
     with asyncio.Runner() as runner:
         runner.run(init_dataset(store_client, bucket, "orders"))
-    ask = {
-        "url": seaweedfs.endpoint_url,
-        "key": seaweedfs.access_key,
-        "secret": seaweedfs.secret_key,
-        "bucket": bucket,
-        "step": step,
-    }
+    ask = ask_of(seaweedfs, bucket, step=step)
     done = subprocess.run(
         [sys.executable, "-c", INTERRUPTED, json.dumps(ask)],
         capture_output=True,

@@ -110,6 +110,5 @@ def test_two_columns_of_a_large_parquet_file_cost_their_share(
 
 def test_every_file_of_checks_is_run():
     source = Path(__file__).read_text()
-    assert {each.name for each in CHECKS.glob("check_*.py")} == {
-        name for name in source.split('"') if name.startswith("check_") and name.endswith(".py")
-    }
+    files = [each.name for each in CHECKS.iterdir() if each.name.startswith("check_")]
+    assert [name for name in files if f'check("{name}", ' not in source] == []

@@ -105,9 +105,6 @@ def test_every_sidecar_written_here_passes_the_gateways_own_inspection(
     for name, data in BODIES.items():
         fs.pipe_file(f"{folder}/{name}", data)
     program = Path(sys.executable).with_name("s4")
-    known = subprocess.run([program, "--help"], capture_output=True, text=True, check=True).stdout
-    if "verify-sidecar" not in known:
-        pytest.skip("this build has no s4 verify-sidecar")
     for name in ("frames", "mixed"):
         done = subprocess.run(
             [program, "verify-sidecar", f"{folder}/{name}",
