@@ -21,7 +21,7 @@ from tests.contracts.s3store_snapshot import SnapshotContract
 from tests.contracts.s3store_stream import StreamContract
 from tests.contracts.s3store_write import WriteContract
 from tests.s3store import world
-from tests.s3store.program import client_of, config
+from tests.s3store.program import client_with, config
 from tests.s3store.world import Order, order
 
 pytestmark = pytest.mark.e2e
@@ -51,6 +51,10 @@ class TestInterop(OnSeaweedfs, InteropContract):
     """Acceptance 64."""
 
 
+def client_of(endpoint: live.Endpoint) -> Any:
+    return client_with(endpoint.endpoint_url, endpoint.access_key, endpoint.secret_key)
+
+
 def ask_of(endpoint: live.Endpoint, bucket: str, **more: str) -> dict[str, str]:
     """What a program is told."""
     return {
@@ -64,7 +68,7 @@ def ask_of(endpoint: live.Endpoint, bucket: str, **more: str) -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def store_client(seaweedfs: live.Seaweedfs) -> Any:
-    client = client_of(seaweedfs.endpoint_url, seaweedfs.access_key, seaweedfs.secret_key)
+    client = client_of(seaweedfs)
     yield client
     client.close()
 
@@ -75,16 +79,19 @@ def one_bucket(direct: Any) -> Iterator[str]:
     name = live.bucket_name()
     direct.create_bucket(Bucket=name)
     yield name
+    for page in direct.get_paginator("list_objects_v2").paginate(Bucket=name):
+        keys = [{"Key": entry["Key"]} for entry in page.get("Contents", ())]
+        direct.delete_objects(Bucket=name, Delete={"Objects": keys, "Quiet": True})
     live.remove_bucket(direct, name)
 
 
 WRITER = """
 import json, sys
 from s4gateway.s3store import Store
-from tests.s3store.program import client_of, config
+from tests.s3store.program import client_with, config
 from tests.s3store.world import Order, order
 ask = json.loads(sys.stdin.readline())
-client = client_of(ask["url"], ask["key"], ask["secret"])
+client = client_with(ask["url"], ask["key"], ask["secret"])
 with Store.open(config(client, ask["bucket"]), Order) as orders:
     print("open", flush=True)
     for line in sys.stdin:
@@ -168,10 +175,10 @@ async def test_11_many_seeding_at_once_leave_one_consistent_pair(store_client: A
 INTERRUPTED = """
 import json, os, signal, sys
 from s4gateway.s3store import Store
-from tests.s3store.program import client_of, config
+from tests.s3store.program import client_with, config
 from tests.s3store.world import KEY, Order, order
 ask = json.loads(sys.argv[1])
-client = client_of(ask["url"], ask["key"], ask["secret"])
+client = client_with(ask["url"], ask["key"], ask["secret"])
 
 def interrupt(params, **_):
     if ask["step"] in params["url_path"]:

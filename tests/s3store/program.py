@@ -6,7 +6,7 @@ from s4gateway.s3store import S3TargetConfig, new_client
 from tests.s3store.world import PARTS
 
 
-def client_of(url: str, key: str, secret: str) -> Any:
+def client_with(url: str, key: str, secret: str) -> Any:
     return new_client(
         url, aws_access_key_id=key, aws_secret_access_key=secret, region_name="us-east-1"
     )
