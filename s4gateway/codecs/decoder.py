@@ -156,6 +156,32 @@ def _small(
     return plain if plain is not None and checksum(plain) == header.crc32c else None
 
 
+def decode_frame_into(
+    header: frame.FrameHeader,
+    payload: base.Buffer,
+    out: memoryview,
+    codecs: registry.Registry,
+    dictionary: zstd_dict.ZstdDict | None = None,
+) -> None:
+    """Decode a frame into the room kept for it, which is as long as its header says.
+
+    What is in `out` is verified when this returns, and nothing when it raises. CodecError as for
+    `decode_frame`.
+    """
+    codec = codecs.get(header.codec, dictionary)
+    if (
+        isinstance(codec, zstd.Zstd)
+        and len(payload) == header.compressed_size
+        and codec.decode_into(payload, out)
+        and checksum(out) == header.crc32c
+    ):
+        return
+    position = 0
+    for piece in decode_frame(header, [payload], codecs, dictionary):
+        out[position : position + len(piece)] = piece
+        position += len(piece)
+
+
 def decode_body(
     body: base.Buffer,
     codecs: registry.Registry,

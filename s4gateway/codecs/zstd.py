@@ -103,6 +103,32 @@ class Zstd:
             self._decompressors.give(context)
         return plain if len(plain) == size else None
 
+    def decode_into(self, payload: base.Buffer, out: memoryview) -> bool:
+        """Decode a payload into exactly the room of `out`; False when it is not that simple.
+
+        Then `out` holds anything, and `decompressor` finds out what is wrong. What fits `out` is
+        complete: the frame grammar says that no frame is cut off.
+        """
+        if len(payload) <= _START or bytes(payload[:_START]) not in _USUAL_STARTS:
+            return False
+        grammar = _Grammar()
+        position = 0
+        while position < len(payload):
+            position = grammar.follow(payload, position)
+        if not grammar.between_frames:
+            return False
+        context = self._decompressors.take()
+        filled = 0
+        try:
+            with context.stream_reader(payload, read_across_frames=True) as reader:
+                while filled < len(out) and (count := reader.readinto(out[filled:])):
+                    filled += count
+                is_whole = filled == len(out) and not reader.read(1)
+        except zstandard.ZstdError:
+            return False
+        self._decompressors.give(context)
+        return is_whole
+
 
 class _Context(Protocol):
     def memory_size(self) -> int: ...

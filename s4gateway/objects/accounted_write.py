@@ -66,7 +66,7 @@ UNCHANGED: Final = Change()
 class AccountedWrite:
     """The Swap of a ledger; `change` is what it amounts to, as far as it came.
 
-    `contradicted`: the store's answer says that the bucket does not keep versions any more.
+    `contradicted`: by the store's answer the bucket's versioning is not what was believed.
     """
 
     def __init__(self, books: Books, name: ObjectName, versioning: Versioning) -> None:
@@ -131,7 +131,7 @@ class AccountedWrite:
         if self._versioning is Versioning.ENABLED:
             return await guarded.once(), None
         if write.asked:
-            guarded.old = await self._asked_for(write)
+            guarded.old = await self._asked_for(guarded, write)
             return await guarded.once(), None
         confirmed: bool | None = None
         before = write.before
@@ -144,20 +144,22 @@ class AccountedWrite:
                 confirmed = False
         return await guarded.run(), confirmed
 
-    async def _asked_for(self, write: Write[_Answer]) -> Found | None:
+    async def _asked_for(
+        self, guarded: Guarded[Found, _Answer], write: Write[_Answer]
+    ) -> Found | None:
         """What stands there if the client's condition holds, which the store decides."""
-        (name, value), *_ = write.asked
-        pinned = etag.strip(value) if name == "if-match" else None
         if self._versioning is Versioning.SUSPENDED:
-            return await self._look()
-        if pinned is None:
+            return await guarded.see()
+        pinned = [etag.strip(value) for name, value in write.asked if name == "if-match"]
+        if not pinned:
             return None
-        if write.before is not None and write.before.etag == pinned:
-            known = Found.known(write.before)
+        before = write.before
+        if before is not None and before.etag in pinned:
+            known = Found.known(before)
             if known is not None:
                 return known
-        seen = await self._look()
-        return seen if seen is not None and seen.etag == pinned else None
+        seen = await guarded.see()
+        return seen if seen is not None and seen.etag in pinned else None
 
     async def _look(self) -> Found | None:
         """What the write replaces."""
@@ -168,7 +170,8 @@ class AccountedWrite:
         """Count it; what has a version id of its own replaced nothing."""
         self._new = footprint
         self._adds = version_id not in NULL_VERSIONS
-        self.contradicted = not self._adds and self._versioning is Versioning.ENABLED
+        if self._versioning is not Versioning.UNKNOWN:
+            self.contradicted = self._adds is not (self._versioning is Versioning.ENABLED)
 
     def resumed(self, footprint: Footprint) -> None:
         """The object was made before, by a write nobody can tell whether it was counted."""

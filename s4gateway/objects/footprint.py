@@ -90,7 +90,7 @@ class Found:
         return cls(known.etag, footprint, may_be_indexed=known.may_be_indexed)
 
 
-_UNREADABLE: Final = Found("", Footprint(0, 0))
+_UNREADABLE: Final = Found("", Footprint(0, 0), may_be_indexed=True)
 
 
 def is_accounted(metadata: Mapping[str, str]) -> bool:

@@ -84,17 +84,24 @@ class SidecarSlot:
 
         async def via(send: Send, body: Body) -> None:
             guarded = self._guarded(partial(_marked, send, marks), body)
+            head: Head | None
             try:
-                if self.versioning is Versioning.ENABLED:
-                    await guarded.once()
-                elif expected or not guarded.decides or await guarded.guess(None) is None:
-                    await guarded.run()
+                head = await self._sent(guarded, expected=expected)
             except BackendError:
-                if not guarded.carried_out:
+                head = guarded.seen
+                if not guarded.carried_out or head is None:
                     raise
-            self.change += body.length * counted - self._counted(guarded.old)
+            self.change += body.length * counted
+            if head.version_id in NULL_VERSIONS:  # else nothing was replaced
+                self.change -= self._counted(guarded.old)
 
         return await self.books.sidecars.write(self.name, index, tag, size, via)
+
+    async def _sent(self, guarded: "Guarded[Head, Head]", *, expected: bool) -> Head:
+        if self.versioning is Versioning.ENABLED:
+            return await guarded.once()
+        head = await guarded.guess(None) if guarded.decides and not expected else None
+        return await guarded.run() if head is None else head
 
     def _guarded(self, send: Send, body: Body) -> "Guarded[Head, Head]":
         md5 = base64.b64decode(body.md5 or "").hex()

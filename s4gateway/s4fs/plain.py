@@ -120,6 +120,16 @@ def decode(
         raise damaged(error, path) from error
 
 
+def decode_into(
+    header: FrameHeader, payload: Buffer, out: memoryview, dictionary: ZstdDict | None, path: str
+) -> None:
+    """Decode a frame that is not large into its place, verified; raises as `damaged`."""
+    try:
+        decoder.decode_frame_into(header, payload, out, CODECS, dictionary)
+    except CodecError as error:
+        raise damaged(error, path) from error
+
+
 def large_frame(header: FrameHeader, dictionary: ZstdDict | None) -> LargePayload:
     """Open the decoding of a large frame; raises CodecError."""
     codec = CODECS.get(header.codec, dictionary)

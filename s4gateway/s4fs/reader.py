@@ -18,6 +18,7 @@ from itertools import chain
 from typing import Final, TypeVar
 
 from s4gateway.codecs.base import CodecError
+from s4gateway.codecs.zstd_dict import ZstdDict
 from s4gateway.s4fs import threads
 from s4gateway.s4fs.attributes import Attributes, Measure, describe
 from s4gateway.s4fs.content import (
@@ -36,13 +37,15 @@ from s4gateway.s4fs.indexes import Indexes
 from s4gateway.s4fs.lru import Lru
 from s4gateway.s4fs.plain import Plain
 from s4gateway.s4fs.store import Store
-from s4gateway.s4fs.stream import FIRST, read_whole
+from s4gateway.s4fs.stream import FIRST, read_into_one, read_whole
 from s4gateway.wire.manifest import Form
 
 _T = TypeVar("_T")
 MAX_GAP: Final = 64 * 1024  # stored bytes between two frames that are read rather than skipped
 FRAME_CACHE: Final = 64 * 1024 * 1024  # bytes of decoded frames that are kept
 _LATEST: Final = 1000  # objects whose newest known version is remembered
+_SMALL: Final = 1024 * 1024  # bytes of an original that are not worth setting room aside
+_GROWTH: Final = 256  # times a stored byte that is believed without seeing frames
 _ATTEMPTS: Final = 3  # versions to look at while an object is overwritten busily
 
 
@@ -178,23 +181,41 @@ class Reader:
 
         S4ObjectChangedError when it is overwritten meanwhile.
         """
+        attributes, first, dictionary = self._begun(path)
+        return attributes, read_whole(self._store, attributes, first, dictionary)
 
-        def open_it() -> tuple[Attributes, bytes]:
+    def _begun(self, path: str) -> tuple[Attributes, bytes, ZstdDict | None]:
+        """Look at an object and read its beginning."""
+
+        def begin() -> tuple[Attributes, bytes]:
             head, first = self._store.first(path, FIRST)
             return self._measure(describe(head), hop=False), first
 
-        attributes, first = _settled(open_it)
+        attributes, first = _settled(begin)
         self._latest.put(path, attributes)
         if attributes.stored.form is Form.ENCRYPTED:
             raise S4EncryptedObjectError(path, "its metadata says so")
-        dictionary = None
-        if attributes.stored.dict_id is not None:
-            dictionary = self._dictionaries.get(path, attributes.stored.dict_id)
-        return attributes, read_whole(self._store, attributes, first, dictionary)
+        dict_id = attributes.stored.dict_id
+        dictionary = None if dict_id is None else self._dictionaries.get(path, dict_id)
+        return attributes, first, dictionary
 
     def whole(self, path: str) -> bytes:
         """Return a whole object."""
-        return _settled(lambda: _joined_up(self.stream(path)[1]))
+
+        def read() -> bytes:
+            attributes, first, dictionary = self._begun(path)
+            if _is_placed(attributes):
+                return read_into_one(self._store, attributes, first, dictionary)
+            return _joined_up(read_whole(self._store, attributes, first, dictionary))
+
+        return _settled(read)
+
+
+def _is_placed(attributes: Attributes) -> bool:
+    """Whether room for the whole original may be set aside on the word of the metadata."""
+    if attributes.stored.form not in {Form.FRAMED, Form.DICTIONARY} or attributes.size is None:
+        return False
+    return _SMALL < attributes.size <= attributes.head.size * _GROWTH
 
 
 class _Plan:

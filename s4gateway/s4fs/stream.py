@@ -7,6 +7,7 @@ make a complete answer. One payload without frames is verified at its end, and w
 before is to be thrown away when that fails.
 """
 
+import io
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future
@@ -19,7 +20,15 @@ from s4gateway.s4fs import threads
 from s4gateway.s4fs.attributes import Attributes
 from s4gateway.s4fs.content import payload_decoder
 from s4gateway.s4fs.errors import S4EncryptedObjectError, damaged
-from s4gateway.s4fs.plain import LargePayload, decode, is_large, large_frame, steps
+from s4gateway.s4fs.plain import (
+    LargePayload,
+    Plain,
+    decode,
+    decode_into,
+    is_large,
+    large_frame,
+    steps,
+)
 from s4gateway.s4fs.store import Head, Store
 from s4gateway.wire import envelope, frame
 from s4gateway.wire.crc32c import combine, crc32c
@@ -27,8 +36,8 @@ from s4gateway.wire.errors import WireError
 from s4gateway.wire.manifest import Form
 from s4gateway.wire.scanner import FrameEnd, FrameScanner, FrameStart
 
-FIRST: Final = 4 * 1024 * 1024  # stored bytes read by the request that looks at the object, too
-_PIECE: Final = 4 * 1024 * 1024
+FIRST: Final = 8 * 1024 * 1024  # stored bytes read by the request that looks at the object, too
+_PIECE: Final = 8 * 1024 * 1024
 _AHEAD: Final = 3  # requests under way beside the one waited for
 _DECODED_AHEAD: Final = 64 * 1024 * 1024  # original bytes of frames being decoded or waiting
 
@@ -97,6 +106,22 @@ def _payload(stored: Iterable[bytes], attributes: Attributes) -> Iterator[bytes]
 
 # The plaintext of a frame that comes next: at hand or on its way, and how many bytes it will be.
 _Coming = tuple[frame.FrameHeader, "Future[list[bytes]] | Iterator[bytes]"]
+
+
+def read_into_one(
+    store: Store, attributes: Attributes, first: bytes, dictionary: ZstdDict | None
+) -> bytes:
+    """Return the original of an object of frames whose size is known, decoded where it belongs.
+
+    Each frame is decoded into its place, so nothing is copied or joined.
+    """
+    if (magic := envelope.recognise(first)) is not None:
+        raise S4EncryptedObjectError(attributes.path, magic)
+    room = io.BytesIO(bytes(attributes.shown_size))
+    with room.getbuffer() as out:
+        for _ in _Placed(attributes, dictionary, out).read(_stored(store, attributes.head, first)):
+            pass
+    return room.getvalue()
 
 
 class _Frames:
@@ -175,10 +200,16 @@ class _Frames:
                 plain = large.finish()
             finally:
                 large.close()
-            self._coming.append((header, plain.pieces()))
+            self._coming.append((header, self._placed(plain)))
             return
         payload, self._payload = self._payload, []
-        self._coming.append((header, threads.pool().submit(self._decode, header, payload)))
+        self._coming.append((header, self._submit(header, payload)))
+
+    def _placed(self, plain: Plain) -> Iterator[bytes]:
+        return plain.pieces()
+
+    def _submit(self, header: frame.FrameHeader, payload: list[Buffer]) -> Future[list[bytes]]:
+        return threads.pool().submit(self._decode, header, payload)
 
     def _decode(self, header: frame.FrameHeader, payload: list[Buffer]) -> list[bytes]:
         whole = payload if len(payload) == 1 else [b"".join(payload)]
@@ -188,3 +219,35 @@ class _Frames:
         if self._large is not None:
             self._large.close()
         threads.settle(plain for _, plain in self._coming if isinstance(plain, Future))
+
+
+class _Placed(_Frames):
+    """Frames decoded into their places in `out`; nothing of them is yielded."""
+
+    def __init__(
+        self, attributes: Attributes, dictionary: ZstdDict | None, out: memoryview
+    ) -> None:
+        super().__init__(attributes, dictionary)
+        self._out = out
+        self._position = 0
+
+    def _take(self, size: int) -> memoryview:
+        self._position += size
+        return self._out[self._position - size : self._position]
+
+    def _placed(self, plain: Plain) -> Iterator[bytes]:
+        for piece in plain.pieces():
+            self._take(len(piece))[:] = piece
+        return iter(())
+
+    def _submit(self, header: frame.FrameHeader, payload: list[Buffer]) -> Future[list[bytes]]:
+        place = self._take(header.original_size)
+        return threads.pool().submit(self._decode_into, header, payload, place)
+
+    def _decode_into(
+        self, header: frame.FrameHeader, payload: list[Buffer], place: memoryview
+    ) -> list[bytes]:
+        whole = payload[0] if len(payload) == 1 else b"".join(payload)
+        with place:
+            decode_into(header, whole, place, self._dictionary, self._attributes.path)
+        return []

@@ -495,6 +495,9 @@ async def test_a_store_that_tells_nothing_about_what_is_there_takes_writes_all_t
     faulty = FaultyBackend(store)
     faulty.fault = lambda call: BackendAnswer(403, "AccessDenied") if call.verb == "head" else None
     one = Instance(faulty, ledger=ledger)
+    encoded = await one.encode(b"asked for")
+    pinned = [("if-match", f'"{store.buckets[BUCKET]["k"].etag}"')]
+    await one.writer.store(faulty, NAME, encoded, pinned)
     for body in (b"small", LARGE):
         await one.put("k", body)
         assert await Instance(store).get("k") == body
@@ -616,10 +619,10 @@ async def test_the_answer_to_a_write_overrules_what_was_believed_of_the_bucket(
 ):
     store = Keeping(status="")
     one = Instance(store, ledger=ledger)
-    for body in (b"first", LARGE, b"third"):  # believed to replace each other
+    for body in (b"first", LARGE, LARGER, b"last"):  # believed to replace each other
         await one.put("k", body)
         assert ledger.totals == store.held()
-    assert ledger.objects == 3
+    assert ledger.objects == 4
     await one.close()
 
 
