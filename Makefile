@@ -21,7 +21,7 @@ $(STAMP): pyproject.toml
 .venv-deltalake/.installed: PACKAGES := 'deltalake[pyarrow]'
 .venv-pyiceberg/.installed: PACKAGES := 'pyiceberg[pyarrow,sql-sqlite]'
 # This package itself, the clients of its filesystem, and what their tests need.
-.venv-s3fs/.installed: PACKAGES := --editable '.[s4fs]' duckdb pandas polars pyarrow pytest pytz
+.venv-s3fs/.installed: PACKAGES := --editable '.[s4fs]' duckdb pandas polars pyarrow pytest
 .venv-s3fs/.installed: pyproject.toml
 .venv-%/.installed:
 	test -x .venv-$*/bin/python || $(PYTHON) -m venv .venv-$*

@@ -14,17 +14,16 @@ from typing import Any, Final
 
 import fsspec
 from fsspec.callbacks import DEFAULT_CALLBACK
-from fsspec.spec import AbstractFileSystem
 
 from s4gateway.codecs import zstd
 from s4gateway.codecs.base import Buffer
 from s4gateway.s4fs import paths
-from s4gateway.s4fs.attributes import Attributes
 from s4gateway.s4fs.encoding import checked_codec
-from s4gateway.s4fs.errors import S4InexactSizeError, S4ReadOnlyError, S4UnsupportedError
-from s4gateway.s4fs.file import S4ReadFile, S4WriteFile
-from s4gateway.s4fs.listing import Listings, presented
-from s4gateway.s4fs.reader import MAX_GAP, Ask, Reader
+from s4gateway.s4fs.errors import S4ReadOnlyError, S4UnsupportedError
+from s4gateway.s4fs.file import S4WriteFile
+from s4gateway.s4fs.listing import Listings
+from s4gateway.s4fs.reader import Reader
+from s4gateway.s4fs.reading import Readable
 from s4gateway.s4fs.s3_store import S3Store, is_s3fs
 from s4gateway.s4fs.store import FsspecStore, Store
 from s4gateway.s4fs.writer import Writer

@@ -23,7 +23,6 @@ from s4gateway.s4fs import threads
 from s4gateway.s4fs.attributes import Attributes, Measure, describe
 from s4gateway.s4fs.content import (
     Content,
-    FramedContent,
     IndexMismatch,
     PayloadContent,
     Plains,
@@ -33,6 +32,7 @@ from s4gateway.s4fs.content import (
 )
 from s4gateway.s4fs.dictionaries import Dictionaries
 from s4gateway.s4fs.errors import S4EncryptedObjectError, S4ObjectChangedError, damaged
+from s4gateway.s4fs.framed import FramedContent
 from s4gateway.s4fs.indexes import Indexes
 from s4gateway.s4fs.lru import Lru
 from s4gateway.s4fs.plain import Plain

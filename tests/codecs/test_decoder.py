@@ -2,12 +2,13 @@
 
 import contextlib
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from s4gateway.codecs import base, decoder
+from s4gateway.codecs import base, decoder, encoder
 from s4gateway.codecs.decoder import FrameDecoder, PayloadDecoder
 from s4gateway.codecs.registry import Registry
 from s4gateway.codecs.zstd_dict import ZstdDict
@@ -178,3 +179,60 @@ def test_a_body_that_is_not_frames_is_a_wire_error():
     with pytest.raises(errors.FrameError):
         decoder.decode_body(b"S4F1 and then something", CODECS)
     assert decoder.decode_body(b"", CODECS) == b""
+
+
+# --- into room that is kept for a frame
+
+PLAIN = b"a line of a log, and another one of it\n" * 5000
+
+
+def _frame(codec: CodecId) -> tuple[frame.FrameHeader, bytes]:
+    (stored,) = encoder.encode_body(PLAIN, CODECS.get(codec), 1 << 30).frames
+    return frame.FrameHeader.parse(stored), stored[frame.HEADER_SIZE :]
+
+
+@pytest.mark.parametrize("codec", [CodecId.CPU_ZSTD, CodecId.CPU_GZIP, CodecId.PASSTHROUGH])
+def test_a_frame_is_decoded_into_its_room(codec: CodecId):
+    header, payload = _frame(codec)
+    room = bytearray(len(PLAIN))
+    decoder.decode_frame_into(header, payload, memoryview(room), CODECS)
+    assert room == PLAIN
+
+
+def test_two_zstd_frames_in_one_payload_fill_one_room():
+    one, other = (
+        encoder.encode_body(half, CODECS.get(CodecId.CPU_ZSTD), 1 << 30).frames[0]
+        for half in (PLAIN[:50_000], PLAIN[50_000:])
+    )
+    payload = one[frame.HEADER_SIZE :] + b"\x50\x2a\x4d\x18\x02\x00\x00\x00xx" + other[28:]
+    header = frame.FrameHeader(CodecId.CPU_ZSTD, len(PLAIN), len(payload), crc32c(PLAIN))
+    room = bytearray(len(PLAIN))
+    decoder.decode_frame_into(header, payload, memoryview(room), CODECS)
+    assert room == PLAIN
+
+
+@pytest.mark.parametrize(
+    ("change", "code"),
+    [
+        (lambda header, payload: (header, payload[:-3]), "manifest-size-mismatch"),
+        (lambda header, payload: (resized(header, payload[:-3]), payload[:-3]), "codec-io"),
+        (lambda header, payload: (resized(header, payload + b"!"), payload + b"!"), "codec-io"),
+        (lambda header, payload: (resized(header, payload * 2), payload * 2), "bomb"),
+        (lambda header, payload: (replace(header, original_size=9), payload), "bomb"),
+        (lambda header, payload: (replace(header, crc32c=1), payload), "crc-mismatch"),
+        (
+            lambda header, payload: (replace(header, original_size=len(PLAIN) + 1), payload),
+            "size-mismatch",
+        ),
+    ],
+    ids=["cut", "cut and stated", "junk", "twice", "room too small", "crc", "room too large"],
+)
+def test_a_frame_that_does_not_fit_its_room_has_its_error(change: Any, code: str):
+    header, payload = change(*_frame(CodecId.CPU_ZSTD))
+    room = memoryview(bytearray(header.original_size))
+    with refused(code):
+        decoder.decode_frame_into(header, payload, room, CODECS)
+
+
+def resized(header: frame.FrameHeader, payload: bytes) -> frame.FrameHeader:
+    return replace(header, compressed_size=len(payload))

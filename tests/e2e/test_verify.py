@@ -31,11 +31,11 @@ class Filled:
     operator: Operator
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def filled(
     s3: Any, direct: Any, seaweedfs: live.Seaweedfs, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Filled]:
-    """A bucket with an object of each kind; tests put back what they damage."""
+    """A bucket with an object of each kind."""
     bucket = live.bucket_name()
     direct.create_bucket(Bucket=bucket)
     for key, body in BODIES.items():

@@ -2,8 +2,11 @@
 
 import random
 from collections.abc import Callable
+from unittest import mock
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from s4gateway.codecs import encoder
 from s4gateway.codecs.face import CpuGzip, encode_s4_object
@@ -22,8 +25,11 @@ from s4gateway.s4fs import (
     S4EncryptedObjectError,
     S4GpuCodecError,
     S4ObjectChangedError,
+    content,
     plain,
+    reader,
 )
+from s4gateway.s4fs import framed as framed_content
 from s4gateway.wire import frame, manifest
 from s4gateway.wire.codec_id import CodecId
 from s4gateway.wire.crc32c import crc32c
@@ -34,7 +40,7 @@ from tests.s4fs.bucket import BUCKET, Bucket, index_of, put, reading
 
 TEXT = corpus.text(50_000)
 PARTS = [corpus.text(size, seed=size) for size in (7000, 1, 0, 6500)]
-BOTH = pytest.mark.parametrize("whole", [True, False], ids=["whole", "range"])
+EACH = pytest.mark.parametrize("how", ["whole", "placed", "range"])
 
 
 @pytest.fixture
@@ -177,7 +183,7 @@ def test_every_form_reads_whole_in_ranges_and_as_a_file(
     expected = form(below)
     fs = reading(below)
     path = f"{BUCKET}/object"
-    assert fs.cat_file(path) == expected
+    assert _read(below, "whole") == _read(below, "placed") == expected
     assert fs.info(path)["size"] == len(expected)
     assert fs.info(path)["s4_size_exact"]
     draw = random.Random(form.__name__)
@@ -336,6 +342,25 @@ def test_a_sidecar_that_lies_changes_no_byte(below: Bucket, make):
         assert file.read(5000) == TEXT[30_000:35_000]
 
 
+@given(data=st.data())
+@settings(max_examples=60, deadline=None)
+def test_no_change_of_a_sidecar_changes_a_byte(data: st.DataObject):
+    below = Bucket()
+    body = framed(5000)
+    path = put_framed(below, body)
+    sidecar = bytearray(below.stored(f"{path}.s4index"))
+    for _ in range(data.draw(st.integers(1, 3))):
+        position = data.draw(st.integers(0, len(sidecar) - 1))
+        sidecar[position] = data.draw(st.integers(0, 255))
+    below.pipe_file(f"{path}.s4index", bytes(sidecar))
+    start = data.draw(st.integers(0, len(TEXT)))
+    end = data.draw(st.integers(start, len(TEXT)))
+    try:
+        assert reading(below).cat_file(path, start, end) == TEXT[start:end]
+    except S4EncryptedObjectError:
+        assert sidecar[4] == 3  # the version that says so
+
+
 @pytest.mark.parametrize("sidecar", [b"", b"S4IX", b"noise" * 100, bytes(64)], ids=len)
 def test_bytes_that_are_no_sidecar_count_as_none(below: Bucket, sidecar: bytes):
     path = put_framed(below, framed(), indexed=False)
@@ -363,33 +388,37 @@ def _flip(data: bytes, position: int) -> bytes:
     return bytes(flipped)
 
 
-def _read(below: Bucket, whole: bool) -> bytes:
+def _read(below: Bucket, how: str) -> bytes:
+    """Whole, whole with frames decoded where they belong (as large objects are), or as a range."""
     fs = reading(below)
     path = f"{BUCKET}/object"
-    return fs.cat_file(path) if whole else fs.cat_file(path, 1, len(TEXT))
+    if how == "range":
+        return fs.cat_file(path, 1, len(TEXT))
+    with mock.patch.object(reader, "_SMALL", 0 if how == "placed" else 1 << 40):
+        return fs.cat_file(path)
 
 
-@BOTH
+@EACH
 @pytest.mark.parametrize("cut", ["in a payload", "in a header", "between frames", "everything"])
-def test_a_body_that_was_cut_off_is_an_error(below: Bucket, cut: str, whole: bool):
+def test_a_body_that_was_cut_off_is_an_error(below: Bucket, cut: str, how: str):
     body = framed()
     last = body.entries[-1].compressed_offset
     end = {"in a payload": len(body.stored) - 1, "in a header": last + 9, "between frames": last,
            "everything": 0}[cut]  # fmt: skip
     put(below, "object", body.stored[:end], metadata_of(body), index_of(body.stored))
     with pytest.raises(S4Error):
-        _read(below, whole)
+        _read(below, how)
 
 
-@BOTH
-def test_flipped_bits_never_become_data(below: Bucket, whole: bool):
+@EACH
+def test_flipped_bits_never_become_data(below: Bucket, how: str):
     body = framed(10_000)
     draw = random.Random(3)
     for position in [*range(frame.HEADER_SIZE), *draw.sample(range(len(body.stored)), 40)]:
         put(below, "object", _flip(body.stored, position), metadata_of(body),
             index_of(body.stored))  # fmt: skip
         with pytest.raises((S4Error, S4IoError, S4GpuCodecError)):
-            _read(below, whole)
+            _read(below, how)
 
 
 def _put_wrong_frames(below: Bucket, wrong: list[bytes]) -> None:
@@ -399,46 +428,44 @@ def _put_wrong_frames(below: Bucket, wrong: list[bytes]) -> None:
 CHUNKS = world.cut(TEXT, 10_000)
 
 
-@BOTH
+@EACH
 @pytest.mark.parametrize("wrong", [[*CHUNKS, CHUNKS[0]], CHUNKS[:-1]], ids=["repeated", "missing"])
-def test_a_frame_too_many_or_too_few_makes_no_answer(
-    below: Bucket, wrong: list[bytes], whole: bool
-):
+def test_a_frame_too_many_or_too_few_makes_no_answer(below: Bucket, wrong: list[bytes], how: str):
     _put_wrong_frames(below, wrong)
     with pytest.raises(S4Error):
-        _read(below, whole)
+        _read(below, how)
 
 
 def test_frames_out_of_order_make_no_whole_answer(below: Bucket):
     """Their sizes being equal, only the checksum of the whole tells."""
     _put_wrong_frames(below, [CHUNKS[1], CHUNKS[0], *CHUNKS[2:]])
     with pytest.raises(S4CrcMismatchError):
-        _read(below, whole=True)
+        _read(below, "whole")
 
 
-@BOTH
-def test_a_passthrough_body_of_another_length_is_an_error(below: Bucket, whole: bool):
+@EACH
+def test_a_passthrough_body_of_another_length_is_an_error(below: Bucket, how: str):
     obj = encode_s4_object(TEXT, "passthrough")
     put(below, "object", obj["body"] + b"x", obj["metadata"])
     with pytest.raises(S4Error):
-        _read(below, whole)
+        _read(below, how)
 
 
 def test_a_passthrough_body_that_changed_is_an_error_when_read_whole(below: Bucket):
     obj = encode_s4_object(TEXT, "passthrough")
     put(below, "object", _flip(obj["body"], 5), obj["metadata"])
     with pytest.raises(S4CrcMismatchError, match="restore"):
-        _read(below, whole=True)
+        _read(below, "whole")
 
 
-@BOTH
-def test_a_damaged_unframed_body_is_an_error(below: Bucket, whole: bool):
+@EACH
+def test_a_damaged_unframed_body_is_an_error(below: Bucket, how: str):
     stored, _, _ = CpuGzip().compress(TEXT)
     fields = world.manifest(TEXT, stored, codec=CodecId.CPU_GZIP).to_metadata()
     for bad in (_flip(stored, 300), stored[:-5]):
         put(below, "object", bad, fields)
         with pytest.raises((S4Error, S4IoError)):
-            _read(below, whole)
+            _read(below, how)
 
 
 # --- frames that lie about what they hold
@@ -454,7 +481,7 @@ def _payload(data: bytes) -> bytes:
     return encoded[frame.HEADER_SIZE :]
 
 
-@BOTH
+@EACH
 @pytest.mark.parametrize(
     ("stored", "error"),
     [
@@ -467,11 +494,11 @@ def _payload(data: bytes) -> bytes:
     ],
     ids=["a bomb", "too little", "other bytes", "petabytes", "a payload of exabytes", "garbage"],
 )
-def test_a_frame_that_lies_is_an_error(below: Bucket, stored: bytes, error: type, whole: bool):
+def test_a_frame_that_lies_is_an_error(below: Bucket, stored: bytes, error: type, how: str):
     fields = world.manifest(TEXT, stored, framed=True).to_metadata()
     put(below, "object", stored, fields)
     with pytest.raises(error):
-        _read(below, whole)
+        _read(below, how)
 
 
 def test_a_frame_larger_than_any_may_be_is_refused_before_it_is_decoded(below: Bucket):
@@ -479,50 +506,50 @@ def test_a_frame_larger_than_any_may_be_is_refused_before_it_is_decoded(below: B
     fields = manifest.multipart_metadata(CodecId.CPU_ZSTD)
     put(below, "object", stored, fields)
     with pytest.raises(S4ManifestSizeExceedsLimitError):
-        _read(below, whole=True)
+        _read(below, "whole")
 
 
 @pytest.mark.parametrize("codec", [CodecId.NVCOMP_ZSTD, CodecId.NVCOMP_GANS])
-@BOTH
-def test_gpu_frames_are_refused_by_name(below: Bucket, codec: CodecId, whole: bool):
+@EACH
+def test_gpu_frames_are_refused_by_name(below: Bucket, codec: CodecId, how: str):
     stored = frame.FrameHeader(codec, len(TEXT), 4, 0).pack() + b"FCG1"
     put(below, "object", stored, world.manifest(TEXT, stored, framed=True).to_metadata())
     with pytest.raises(S4GpuCodecError, match="gateway with a GPU build") as caught:
-        _read(below, whole)
+        _read(below, how)
     assert isinstance(caught.value, NotImplementedError)
 
 
-@BOTH
-def test_a_codec_of_the_future_is_told_from_damage(below: Bucket, whole: bool):
+@EACH
+def test_a_codec_of_the_future_is_told_from_damage(below: Bucket, how: str):
     stored = bytearray(_lying(len(TEXT), b"what"))
     stored[4] = 99
     fields = world.manifest(TEXT, bytes(stored), framed=True).to_metadata()
     put(below, "object", bytes(stored), fields)
     with pytest.raises(S4UnregisteredCodecError, match="newer"):
-        _read(below, whole)
+        _read(below, how)
 
 
 # --- encryption
 
 
-@BOTH
+@EACH
 @pytest.mark.parametrize("magic", [f"S4E{number}".encode() for number in range(1, 7)])
 def test_an_envelope_in_the_place_of_frames_is_refused_by_name(
-    below: Bucket, magic: bytes, whole: bool
+    below: Bucket, magic: bytes, how: str
 ):
     stored = magic + bytes(200)
     put(below, "object", stored, world.manifest(TEXT, stored, framed=True).to_metadata())
     with pytest.raises(S4EncryptedObjectError, match=magic.decode()):
-        _read(below, whole)
+        _read(below, how)
 
 
-@BOTH
-def test_an_object_whose_metadata_says_encrypted_is_refused(below: Bucket, whole: bool):
+@EACH
+def test_an_object_whose_metadata_says_encrypted_is_refused(below: Bucket, how: str):
     stored = b"S4E6" + bytes(200)
     fields = world.manifest(TEXT, stored, framed=True, encrypted=True).to_metadata()
     put(below, "object", stored, fields)
     with pytest.raises(S4EncryptedObjectError, match="metadata"):
-        _read(below, whole)
+        _read(below, how)
     assert reading(below).info(f"{BUCKET}/object")["size"] == len(TEXT)
 
 
@@ -532,7 +559,7 @@ def test_an_object_whose_sidecar_says_encrypted_is_refused(below: Bucket):
     index = FrameIndex.from_entries(body.entries, sse=binding)
     put(below, "object", body.stored, manifest.multipart_metadata(CodecId.CPU_ZSTD), index)
     with pytest.raises(S4EncryptedObjectError, match="sidecar"):
-        _read(below, whole=False)
+        _read(below, "range")
 
 
 # --- dictionaries
@@ -549,18 +576,18 @@ def _put_with_dictionary(below: Bucket, dictionary: bytes | None, dict_id: str) 
     put(below, "object", stored, fields.to_metadata())
 
 
-@BOTH
+@EACH
 @pytest.mark.parametrize(
     "dictionary", [None, b"", TEXT[:1999], bytes(2**20 + 1)],
     ids=["missing", "empty", "another", "too large"],
 )  # fmt: skip
 def test_a_dictionary_that_is_not_the_one_named_is_refused(
-    below: Bucket, dictionary: bytes | None, whole: bool
+    below: Bucket, dictionary: bytes | None, how: str
 ):
     dict_id = ZstdDict(TEXT[:2000]).dict_id
     _put_with_dictionary(below, dictionary, dict_id)
     with pytest.raises(S4DictionaryError, match=dict_id):
-        _read(below, whole)
+        _read(below, how)
 
 
 def test_a_dictionary_is_fetched_once_and_only_from_the_bucket_of_the_object(below: Bucket):
@@ -581,7 +608,7 @@ def test_a_dictionary_frame_without_a_dictionary_to_name_is_refused(below: Bucke
     fields = world.manifest(TEXT[:5000], stored, framed=True).to_metadata()
     put(below, "object", stored, fields)
     with pytest.raises(S4UnregisteredCodecError, match="dictionary"):
-        _read(below, whole=True)
+        _read(below, "whole")
 
 
 # --- large frames, through a file
@@ -590,10 +617,8 @@ def test_a_dictionary_frame_without_a_dictionary_to_name_is_refused(below: Bucke
 @pytest.fixture
 def small_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     """Frames over 4000 bytes count as large."""
-    from s4gateway.s4fs import content  # noqa: PLC0415
-
-    monkeypatch.setattr(plain, "LARGE", 4000)
-    monkeypatch.setattr(content, "LARGE", 4000)
+    for module in (plain, content, framed_content):
+        monkeypatch.setattr(module, "LARGE", 4000)
 
 
 @pytest.mark.usefixtures("small_limit")
@@ -611,12 +636,12 @@ def test_large_frames_are_read_through_a_file(below: Bucket, indexed: bool):
 
 
 @pytest.mark.usefixtures("small_limit")
-@BOTH
-def test_damage_of_a_large_frame_is_an_error(below: Bucket, whole: bool):
+@EACH
+def test_damage_of_a_large_frame_is_an_error(below: Bucket, how: str):
     body = framed(25_000)
     put(below, "object", _flip(body.stored, 3000), metadata_of(body), index_of(body.stored))
     with pytest.raises((S4Error, S4IoError)):
-        _read(below, whole)
+        _read(below, how)
 
 
 @pytest.mark.usefixtures("small_limit")
