@@ -31,14 +31,17 @@ def test_work_is_begun_no_further_ahead_than_allowed():
 
 
 def test_after_a_failure_nothing_goes_on():
+    begun = threading.Event()
     release = threading.Event()
     ended = threading.Event()
 
     def slow() -> None:
+        begun.set()
         release.wait(10)
         ended.set()
 
     def fail() -> None:
+        begun.wait(10)
         release.set()
         raise RuntimeError
 
