@@ -20,6 +20,7 @@ from s4gateway.backend.base import Backend, BackendAnswer, BackendError
 from s4gateway.cli.settings import Command, ConfigurationProblem, flag, load
 from s4gateway.gateway import config as settings
 from s4gateway.gateway.config import GatewayConfig
+from s4gateway.gateway.config_sources import FILE_VARIABLE
 from s4gateway.tools.durations import parse_duration
 from s4gateway.tools.target import Target
 
@@ -110,7 +111,7 @@ def backend_options(*more: str, required: bool = True) -> Callable[[Command], Co
             "--config",
             "config_file",
             metavar="FILE",
-            help=f"The gateway's settings in TOML.  [env: {settings.FILE_VARIABLE}]",
+            help=f"The gateway's settings in TOML.  [env: {FILE_VARIABLE}]",
         )(wrapped)
 
     return decorate

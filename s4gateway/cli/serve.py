@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from s4gateway.cli import settings
-from s4gateway.gateway import config, logs
+from s4gateway.gateway import config_sources, logs
 
 
 @click.command()
@@ -23,8 +23,8 @@ def serve(config_file: str | None, **flags: Any) -> int:
     """
     loaded = settings.load(config_file, flags)
     try:
-        config.require_backend(loaded.config)
-    except config.ConfigError as error:
+        config_sources.require_backend(loaded.config)
+    except config_sources.ConfigError as error:
         raise settings.ConfigurationProblem(str(error)) from error
     chosen = loaded.config
     logs.configure(chosen.log_format, chosen.log_level, access_log=chosen.access_log)

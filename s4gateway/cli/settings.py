@@ -12,7 +12,8 @@ from typing import Any
 
 import click
 
-from s4gateway.gateway import config
+from s4gateway.gateway import config, config_sources
+from s4gateway.gateway.config_sources import FILE_VARIABLE, ConfigError, Loaded
 
 
 class ConfigurationProblem(click.ClickException):
@@ -32,15 +33,16 @@ def settings_options(command: Command) -> Command:
         "--config",
         "config_file",
         metavar="FILE",
-        help=f"Settings in TOML, keys as the flags without dashes.  [env: {config.FILE_VARIABLE}]",
+        help=f"Settings in TOML, keys as the flags without dashes.  [env: {FILE_VARIABLE}]",
     )(command)
 
 
-def load(config_file: str | None, flags: dict[str, Any]) -> config.Loaded:
+def load(config_file: str | None, flags: dict[str, Any]) -> Loaded:
     """Merge flags, environment and file; raises ConfigurationProblem with every problem."""
     try:
-        return config.load(flags, os.environ, Path(config_file) if config_file else None)
-    except config.ConfigError as error:
+        file = Path(config_file) if config_file else None
+        return config_sources.load(flags, os.environ, file)
+    except ConfigError as error:
         raise ConfigurationProblem(str(error)) from error
 
 

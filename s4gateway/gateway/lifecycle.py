@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from s4gateway.gateway import logs
-from s4gateway.gateway.config import Address
+from s4gateway.gateway.option_types import Address
 from s4gateway.gateway.protocol import Listener
 
 logger = logging.getLogger("s4.server")

@@ -30,15 +30,15 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from s4gateway.backend import base, credentials
 from s4gateway.backend.client import Endpoint, S3Backend
 from s4gateway.backend.http import HttpClient
-from s4gateway.gateway import config as settings
 from s4gateway.gateway import generation, logs, protocol, savings
 from s4gateway.gateway.app import S4App
 from s4gateway.gateway.client_keys import ClientKeys
-from s4gateway.gateway.config import Address, GatewayConfig
+from s4gateway.gateway.config import GatewayConfig
 from s4gateway.gateway.embedded import EmbeddedEndpoint, EmbeddedError, EmbeddedServer
 from s4gateway.gateway.generation import Generation, GenerationHolder
 from s4gateway.gateway.lifecycle import Drain, Port, Signals, StartupError
 from s4gateway.gateway.metrics import Metrics
+from s4gateway.gateway.option_types import MIB, Address
 from s4gateway.gateway.probes import PATHS, Probes, Readiness
 from s4gateway.gateway.reload import Reloader
 from s4gateway.objects.dictionary_store import Loader
@@ -77,8 +77,8 @@ def tune_allocator() -> None:
     """
     libc = ctypes.CDLL(None)
     if hasattr(libc, "gnu_get_libc_version"):
-        libc.mallopt(_M_MMAP_THRESHOLD, 32 * settings.MIB)
-        libc.mallopt(_M_TRIM_THRESHOLD, 256 * settings.MIB)
+        libc.mallopt(_M_MMAP_THRESHOLD, 32 * MIB)
+        libc.mallopt(_M_TRIM_THRESHOLD, 256 * MIB)
         libc.mallopt(_M_ARENA_MAX, 2)
 
 
@@ -273,7 +273,7 @@ def _backend(
     config: GatewayConfig, embedded: Embedded | None, provider: credentials.Provider
 ) -> S3Backend:
     url = config.endpoint_url if embedded is None else embedded.endpoint.endpoint_url
-    assert url is not None  # config.require_backend
+    assert url is not None  # config_sources.require_backend
     http = HttpClient(
         connect_timeout=config.backend_connect_timeout_seconds,
         read_timeout=config.backend_read_timeout_seconds,
