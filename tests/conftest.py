@@ -2,13 +2,26 @@
 
 import contextlib
 import os
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests import clients, live
+
+# The time an example takes says how busy the machine is, and nothing of the code under test.
+settings.register_profile(
+    "unhurried", settings(), deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("unhurried")
+
+# A shell without job control starts background work with SIGINT ignored, and what
+# is ignored is inherited: tests that interrupt themselves or a process of theirs would wait in vain.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 StartGateway = Callable[..., contextlib.AbstractContextManager[live.Gateway]]
 
