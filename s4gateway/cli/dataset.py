@@ -3,7 +3,7 @@
 The store is spoken to with the credentials boto3 finds, directly or through a gateway.
 
 exit status   0 done; the dataset is sound   1 it failed, or committed rows are missing
-              2 the command line is wrong
+              2 the command line is wrong    130 interrupted, as `tail --follow` always is
 """
 
 import asyncio

@@ -157,10 +157,10 @@ class S3Calls:
                 self._telemetry.requested(op, seconds, attempts, failure)
 
     async def _pause_or_raise(self, op: str, attempt: int, error: errors.TransportError) -> None:
-        error.attempts = attempt
         if attempt == ATTEMPTS or not is_transient(error):
+            error.attempts = attempt
             raise error
-        _log.warning("%s failed, attempt %d of %d: %s", op, attempt, ATTEMPTS, error)
+        _log.warning("%s failed, attempt %d of %d: %s", op, attempt, ATTEMPTS, error.said)
         self._telemetry.masked(op, attempt, error)
         await self._clock.sleep(random.uniform(*PAUSES[attempt - 1]))
 

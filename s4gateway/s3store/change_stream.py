@@ -141,7 +141,7 @@ class _Walk:
     def _take(self, key: str, ref: layout.Ref | None) -> None:
         self.offset = Offset(key)
         if ref is None:
-            _log.warning("%s: the name of this ref says nothing, it is passed over", key)
+            _log.warning("%s: no writer makes such a ref, it is passed over; remove it", key)
             self._method.count("s3store.read.malformed_refs")
             return
         commit = self._commits[ref.partition, ref.token]

@@ -30,6 +30,8 @@ TokenSource: TypeAlias = str | Callable[[HivePartition[T]], str] | None
 Landed = Callable[[WriteResult], None]
 
 _SMALL_ROWS: Final = 100
+_NOTHING: Final = "nothing is committed: write again, with the same token if there was one"
+_UNKNOWN: Final = "it may be committed: lookup_commit() tells, as does writing with the same token"
 
 
 class MarkerSource(Protocol):
@@ -81,7 +83,8 @@ class _Attempt:
     conditional: bool
 
     def failure(self, phase: Phase, problem: object) -> WriteError:
-        return WriteError(phase, self.partition, self.token, problem)
+        step = _UNKNOWN if phase == "recover" else _NOTHING
+        return WriteError(phase, self.partition, self.token, f"{problem}; {step}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,7 +161,7 @@ class PartitionWriter(Generic[T]):
         try:
             return await self.lookup(partition, token)
         except errors.TransportError as error:
-            raise WriteError("lookup", partition, token, error) from error
+            raise WriteError("lookup", partition, token, f"{error}; {_UNKNOWN}") from error
 
     async def lookup(self, partition: str, token: str) -> WriteResult | None:
         """Return what was committed under a token, None when nothing was: one HEAD."""
@@ -295,7 +298,8 @@ class PartitionWriter(Generic[T]):
         try:
             await self.target.calls.put(key)
         except errors.TransportError as error:
-            raise WriteError("ref", ref.partition, ref.token, error) from error
+            problem = f"{error}; call restamp_ref() again"
+            raise WriteError("ref", ref.partition, ref.token, problem) from error
         result = WriteResult(key, prior.data_path, key, prior.inserted_at, prior.row_count)
         self.check_budget(stamp, ref.partition, ref.token, result, phase="ref")
         return result

@@ -1,21 +1,33 @@
 """From the files of one partition to the rows a reader sees.
 
 Rule: files are taken in the order of their keys and rows in the order of the file; which columns
-are decoded is decided once for a read, and what only deduplication needs does not leave here.
+are decoded is decided once for a read, and what only deduplication needs does not leave here. At
+any time as much is worked on as there are cores, in threads.
 """
 
-from collections.abc import Sequence
+import asyncio
+import os
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import Any, Final, Generic, ParamSpec, TypeVar
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from s4gateway.s3store import parquet
 from s4gateway.s3store.dedup import Dedup
+from s4gateway.s3store.errors import DecodeError
+from s4gateway.s3store.fetching import Fetched, Fetcher, SparseFile
 from s4gateway.s3store.partitions import HivePartition
 from s4gateway.s3store.records import RecordSpec
+from s4gateway.s3store.telemetry import Method
 
 T = TypeVar("T")
+_Result = TypeVar("_Result")
+Arguments = ParamSpec("Arguments")
+
+_SMALL_BYTES: Final = 32 * 1024
+_SMALL_ROWS: Final = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,9 +55,9 @@ class View(Generic[T]):
         needed = spec.narrowed([*wanted.names, *more])
         return cls(spec, parts, wanted, needed, dedup, history=False)
 
-    def decode(self, file: Any, key: str) -> pa.Table:
+    def decode(self, file: Any, key: str, *, alone: bool) -> pa.Table:
         """Return the needed columns of one file; raises DecodeError."""
-        return parquet.decode(file, key, self.spec, self.needed)
+        return parquet.decode(file, key, self.spec, self.needed, alone=alone)
 
     def partition(self, key: str, tables: Sequence[pa.Table]) -> HivePartition[T]:
         """Return the rows of a partition out of its files' tables."""
@@ -53,3 +65,57 @@ class View(Generic[T]):
         if self.dedup is not None:
             table = self.dedup.apply(table, history=self.history)
         return HivePartition(key, self.parts, self.spec, table.select(self.wanted.names))
+
+
+class Decoder(Generic[T]):
+    """Decodes the files of one read and puts its partitions together."""
+
+    def __init__(self, view: View[T], fetcher: Fetcher, method: Method, files: int) -> None:
+        cores = os.cpu_count() or 1
+        self._view = view
+        self._fetcher = fetcher
+        self._method = method
+        self._alone = files < cores
+        self._cores = asyncio.Semaphore(cores)
+
+    async def table(self, fetched: Fetched) -> pa.Table:
+        """Return the rows of one file; raises DecodeError."""
+        async with self._cores:
+            table = await _worked(fetched.size <= _SMALL_BYTES, self._decoded, fetched)
+            if table is None:
+                whole = await self._fetcher.whole(fetched.key)
+                self._method.bytes += whole.size
+                table = await _worked(False, self._decoded, whole)
+        assert table is not None
+        return table
+
+    async def partition(self, key: str, tables: Sequence[pa.Table]) -> HivePartition[T]:
+        """Return the rows of a partition out of its files' tables."""
+        rows = sum(table.num_rows for table in tables)
+        async with self._cores:
+            return await _worked(rows <= _SMALL_ROWS, self._view.partition, key, tables)
+
+    def _decoded(self, fetched: Fetched) -> pa.Table | None:
+        """The table, None when a part turned out to be missing that was not asked for."""
+        sparse = isinstance(fetched.source, SparseFile)
+        try:
+            file: pq.ParquetFile = parquet.open_file(fetched.source, fetched.key)
+            if not sparse:
+                self._fetcher.learn(file, fetched.size)
+            return self._view.decode(file, fetched.key, alone=self._alone)
+        except DecodeError:
+            if sparse and fetched.source.was_asked_for_more:
+                return None
+            raise
+
+
+async def _worked(
+    small: bool,
+    work: Callable[Arguments, _Result],
+    *arguments: Arguments.args,
+    **options: Arguments.kwargs,
+) -> _Result:
+    """Do what may take long in a thread, and what takes less than the way there at once."""
+    if small:
+        return work(*arguments, **options)
+    return await asyncio.to_thread(work, *arguments, **options)

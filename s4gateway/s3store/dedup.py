@@ -66,10 +66,9 @@ class Dedup:
         keys = self._keys(table)
         sort_keys = [(name, "ascending") for name in keys.column_names]
         order = pc.sort_indices(keys, sort_keys=sort_keys)
-        ordered = keys.take(order)
         entities = [name for name in keys.column_names if name not in (_VERSION, _ROW)]
         compared = [*entities, _VERSION] if history else entities
-        changes = _changes(ordered, compared)
+        changes = _changes(keys.select(compared).take(order))
         edge = pa.array([True])
         pieces = [edge, changes] if history else [changes, edge]
         return table.take(pc.filter(order, pa.concat_arrays(pieces)))
@@ -86,8 +85,8 @@ class Dedup:
         if callable(version):
             columns[_VERSION] = pa.array(map(version, rows), pa.int64())
         else:
-            columns[_VERSION] = _comparable(table.column(version))
-        columns[_ROW] = pa.array(range(table.num_rows), pa.int64())
+            columns[_VERSION] = _comparable(table.column(version).combine_chunks())
+        columns[_ROW] = numbered(table.num_rows)
         return pa.table(columns)
 
 
@@ -109,6 +108,11 @@ def ranked(column: Any) -> Any:
     return pc.take(places, encoded.indices)
 
 
+def numbered(rows: int) -> pa.Array:
+    """Return the numbers of so many rows, from 0 on."""
+    return pc.indices_nonzero(pa.repeat(pa.scalar(True), rows))
+
+
 def _comparable(column: Any) -> Any:
     """Nulls count as the zero value; the row itself keeps its null."""
     if isinstance(column.type, pa.BaseExtensionType):
@@ -118,12 +122,11 @@ def _comparable(column: Any) -> Any:
     return pc.coalesce(column, pa.scalar(conform.zero_of(column.type), column.type))
 
 
-def _changes(ordered: pa.Table, columns: Sequence[str]) -> pa.Array:
+def _changes(ordered: pa.Table) -> pa.Array:
     """Whether each row but the first differs from the one before it."""
     count = ordered.num_rows - 1
     changed: Any = pa.repeat(pa.scalar(False), count)
-    for name in columns:
-        column = ordered.column(name)
+    for column in ordered.columns:
         differs = pc.not_equal(column.slice(1), column.slice(0, count))
         changed = pc.or_(changed, differs)
     return changed.combine_chunks() if isinstance(changed, pa.ChunkedArray) else changed

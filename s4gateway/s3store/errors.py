@@ -22,7 +22,7 @@ Rule: only `CommitAfterTimeoutError` and `PartialWriteError.results` mean that r
 
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
-from typing import Literal
+from typing import ClassVar, Literal
 
 from s4gateway.s3store.results import WriteResult
 
@@ -77,7 +77,7 @@ class CrossStoreError(S3StoreError, ValueError):
     """An offset, entry or result of another dataset."""
 
     def __init__(self, path: str, expected: str, index: int = 0) -> None:
-        super().__init__(f"{path!r} (position {index}) does not begin with {expected!r}")
+        super().__init__(f"{path!r} (position {index}) is another dataset's, not of {expected!r}")
         self.path = path
         self.index = index
 
@@ -105,7 +105,7 @@ class CommitMetadataError(S3StoreError):
     def __init__(self, key: str, field: str, problem: str) -> None:
         super().__init__(
             f"{key}: commit metadata {field!r} {problem}; this object was not written by a dataset"
-            " writer, or was changed since"
+            " writer, or was changed since: restore it, or delete it, which hides its token's rows"
         )
         self.key = key
         self.field = field
@@ -122,6 +122,8 @@ class MissingDataError(S3StoreError):
 class TransportError(S3StoreError):
     """A request to the store that failed for good, after `attempts` tries."""
 
+    next_step: ClassVar[str] = ""
+
     def __init__(
         self, op: str, key: str, *, status: int = 0, code: str = "", message: str = ""
     ) -> None:
@@ -133,10 +135,16 @@ class TransportError(S3StoreError):
         self.message = message
         self.attempts = 1
 
+    @property
+    def said(self) -> str:
+        """Which request met what answer, without what to do about it."""
+        answer = " ".join(filter(None, (str(self.status or ""), self.code, self.message)))
+        return f"{self.op} {self.key}: {answer or type(self).__name__}"
+
     def __str__(self) -> str:
-        said = " ".join(filter(None, (str(self.status or ""), self.code, self.message)))
         tried = f" (tried {self.attempts} times)" if self.attempts > 1 else ""
-        return f"{self.op} {self.key}: {said or type(self).__name__}{tried}"
+        step = "is the bucket's name right?" if self.code == "NoSuchBucket" else self.next_step
+        return f"{self.said}{tried}" + (f"; {step}" if step else "")
 
 
 class NotFound(TransportError):
@@ -150,13 +158,19 @@ class PreconditionFailed(TransportError):
 class AccessDenied(TransportError):
     """403."""
 
+    next_step = "may these credentials use GetObject, PutObject and ListBucket there?"
+
 
 class Throttled(TransportError):
     """429, or the code SlowDown at any status."""
 
+    next_step = "try again later, or ask for less at a time with max_inflight_requests"
+
 
 class ServerError(TransportError):
     """Any other status of 500 and above."""
+
+    next_step = "the store is in trouble: try again later"
 
 
 class ClientError(TransportError):
@@ -166,9 +180,15 @@ class ClientError(TransportError):
 class ConnectionFailed(TransportError):
     """No complete answer: DNS, connect, TLS, reset, time-out, short body."""
 
+    next_step = "is the endpoint right, and the store up? try again later"
+
 
 class IntegrityError(TransportError):
     """The store's ETag is not the MD5 of what was sent, or a body fails its checksum."""
+
+    next_step = (
+        "something on the way changes bodies; verify_etag=False is for ETags that are no MD5"
+    )
 
 
 class WriteError(S3StoreError):

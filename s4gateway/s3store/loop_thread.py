@@ -25,6 +25,7 @@ class LoopThread:
         asyncio.set_event_loop(self._loop)
         try:
             self._loop.run_forever()
+            self._loop.run_until_complete(_end_the_rest())
             self._loop.run_until_complete(self._loop.shutdown_asyncgens())
             self._loop.run_until_complete(self._loop.shutdown_default_executor())
         finally:
@@ -48,17 +49,24 @@ class LoopThread:
             started.append(task)
             task.add_done_callback(lambda _: ended.set())
 
+        def stop() -> None:
+            if started:
+                started[0].cancel()
+            else:  # the interrupt came before the work did
+                work.close()
+                ended.set()
+
         try:
             self._loop.call_soon_threadsafe(start)
-        except RuntimeError:
-            work.close()
-            raise
-        try:
             ended.wait()
         except BaseException:
-            self._loop.call_soon_threadsafe(lambda: started[0].cancel())  # noqa: PLW0108 - not yet
-            ended.wait()
-            _read(started[0])
+            try:
+                self._loop.call_soon_threadsafe(stop)
+            except RuntimeError:  # the loop is closed
+                work.close()
+            else:
+                ended.wait()
+                _read(started)
             raise
         return started[0].result()
 
@@ -70,11 +78,22 @@ class LoopThread:
 
 
 async def _limited(work: Coroutine[Any, Any, _Result], timeout: float | None) -> _Result:
+    if timeout is None:
+        return await work
     async with asyncio.timeout(timeout):
         return await work
 
 
-def _read(task: "asyncio.Task[Any]") -> None:
-    """Take notice of an outcome nobody waits for any more."""
-    if not task.cancelled():
-        task.exception()
+def _read(tasks: "list[asyncio.Task[Any]]") -> None:
+    """Take notice of outcomes nobody waits for any more."""
+    for task in tasks:
+        if not task.cancelled():
+            task.exception()
+
+
+async def _end_the_rest() -> None:
+    """Cancel what nobody waits for any more, and wait for its end."""
+    rest = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in rest:
+        task.cancel()
+    await asyncio.gather(*rest, return_exceptions=True)

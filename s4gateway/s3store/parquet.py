@@ -108,7 +108,8 @@ def open_file(source: Any, key: str) -> pq.ParquetFile:
     try:
         return pq.ParquetFile(source)
     except (pa.ArrowException, ValueError, OSError) as error:
-        raise DecodeError(key, f"is no Parquet file: {error}") from error
+        problem = f"is no Parquet file: {error}; restore it, or hide it: delete its commit marker"
+        raise DecodeError(key, problem) from error
 
 
 def present(file: pq.ParquetFile, wanted: Sequence[str]) -> list[str]:
@@ -122,9 +123,20 @@ def _paths(metadata: pq.FileMetaData) -> list[str]:
     return [metadata.schema.column(index).path for index in range(metadata.num_columns)]
 
 
-def decode(file: pq.ParquetFile, key: str, spec: RecordSpec[Any], schema: pa.Schema) -> pa.Table:
-    """Return the columns of `schema` out of a file, as the record has them; raises DecodeError."""
-    threads = file.metadata.num_rows > _SMALL_ROWS
+def decode(
+    file: pq.ParquetFile,
+    key: str,
+    spec: RecordSpec[Any],
+    schema: pa.Schema,
+    *,
+    alone: bool = True,
+) -> pa.Table:
+    """Return the columns of `schema` out of a file, as the record has them; raises DecodeError.
+
+    A file that is decoded `alone` has its columns decoded side by side; beside other files that
+    would only have more threads contend for the same cores.
+    """
+    threads = alone and file.metadata.num_rows > _SMALL_ROWS
     try:
         stored = file.read(columns=present(file, schema.names), use_threads=threads)
         if not stored.num_columns:

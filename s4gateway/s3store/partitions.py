@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from s4gateway.s3store import layout
-from s4gateway.s3store.dedup import ranked
+from s4gateway.s3store.dedup import numbered, ranked
 from s4gateway.s3store.errors import ConfigError, PartitionKeyError
 from s4gateway.s3store.records import RecordSpec
 
@@ -152,7 +152,7 @@ class Partitioner(Generic[T]):
             keys = self._joined_column(table)
         if not table.num_rows:
             return {}
-        places = pa.table({"key": ranked(keys), "row": pa.array(range(table.num_rows))})
+        places = pa.table({"key": ranked(keys), "row": numbered(table.num_rows)})
         order = pc.sort_indices(places, sort_keys=[("key", "ascending"), ("row", "ascending")])
         runs = (
             pc.run_end_encode(keys.take(order)).combine_chunks()

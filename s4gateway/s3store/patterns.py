@@ -112,10 +112,11 @@ def compile_all(parts: Sequence[str], patterns: Pattern | Sequence[Pattern]) -> 
 
     A single pattern may stand without a list around it. Raises KeyPatternError.
     """
-    single = isinstance(patterns, str | Mapping)
-    given: Sequence[Pattern] = [patterns] if single else patterns  # type: ignore[list-item, assignment]
+    given = patterns if isinstance(patterns, list | tuple) else [patterns]
     seen: dict[str, Plan] = {}
     for index, pattern in enumerate(given):
+        if not isinstance(pattern, str | Mapping):
+            raise KeyPatternError(index, pattern, "is neither a text nor a mapping")
         text = pattern if isinstance(pattern, str) else _text(parts, pattern, index)
         if text not in seen:
             seen[text] = parse(parts, text, index)

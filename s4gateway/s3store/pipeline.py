@@ -1,51 +1,34 @@
 """Downloads, decoding and delivery of data files, each waiting for the next no longer than needed.
 
-    files in order ─> downloads, many at a time ─> decoding, one partition ─> up to `read_ahead`
-                      (a place for each body)      after the other            partitions ─> reader
+    files in order ─> downloads, many at a time ─> decoding, as many as ─> up to `read_ahead`
+                      (a place for each body)      there are cores         partitions ─> reader
 
-Rules. Places for bodies are handed out in the order of the files, and there are enough for the
-largest partition, so the oldest file that is not decoded always has one and nothing can starve.
-Partitions are decoded and delivered in order. The first failure is the one the reader gets, and
-whoever leaves early ends the downloads and waits for that.
+Rules. Partitions are taken up and delivered in order; those that may be read ahead are decoded side
+by side. Where partitions are wanted one by one, the first is fetched alone, so that it comes as
+soon as if it were the only one. The first failure is the one the reader gets, and whoever leaves
+early ends the downloads and waits for that.
 """
 
 import asyncio
-import logging
-import os
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Final, Generic, ParamSpec, TypeVar
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from s4gateway.s3store import errors, parquet
-from s4gateway.s3store.decoding import View
-from s4gateway.s3store.errors import DecodeError, MissingDataError
-from s4gateway.s3store.fetching import Fetched, Fetcher, SparseFile
+from s4gateway.s3store import parquet
+from s4gateway.s3store.decoding import Decoder, View
+from s4gateway.s3store.downloading import Downloads, Landing, Wanted, in_partitions
+from s4gateway.s3store.fetching import Fetcher
 from s4gateway.s3store.partitions import HivePartition
 from s4gateway.s3store.target import S3Target
 from s4gateway.s3store.telemetry import Method
-from s4gateway.s3store.watching import Watch
+from s4gateway.s3store.watching import Standing, Watch
 
-_log = logging.getLogger(__name__)
 T = TypeVar("T")
 _Result = TypeVar("_Result")
 Arguments = ParamSpec("Arguments")
-
-_SMALL_BYTES: Final = 32 * 1024
-_SMALL_ROWS: Final = 1000
-
-
-@dataclass(frozen=True, slots=True)
-class Wanted:
-    """A data file to read; `copies` is how often its rows are to be handed over."""
-
-    key: str
-    partition: str
-    size: int | None = None
-    copies: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,19 +39,19 @@ class ReadAhead:
     bytes: int = 0
 
 
-@dataclass(slots=True)
-class _Decoded(Generic[T]):
-    partition: HivePartition[T]
-    files: int
+EVERYTHING: Final = ReadAhead(partitions=1 << 62)
+"""For readers that hand over nothing before they have it all."""
+
+
+@dataclass(slots=True, eq=False)
+class _Taken(Generic[T]):
+    """A partition from when it is taken up until the reader has it."""
+
+    key: str
+    files: Sequence[Wanted]
+    landings: Sequence[Landing]
     reserved: int
-
-
-def in_partitions(files: Sequence[Wanted]) -> list[tuple[str, list[Wanted]]]:
-    """Return the files by partition, both in the order of their keys' bytes."""
-    groups: dict[str, list[Wanted]] = {}
-    for file in sorted(files, key=lambda file: file.key.encode()):
-        groups.setdefault(file.partition, []).append(file)
-    return [(key, groups[key]) for key in sorted(groups, key=str.encode)]
+    decoded: HivePartition[T] | None = None
 
 
 class Pipeline(Generic[T]):
@@ -84,27 +67,32 @@ class Pipeline(Generic[T]):
         *,
         tolerant: bool,
     ) -> None:
-        self._target = target
         self._telemetry = target.telemetry
         self._clock = target.clock
-        self._view = view
+        self._columns: list[str] = view.needed.names
         self._partitions = in_partitions(files)
         self._read_ahead = read_ahead
-        self._method = method
-        self._tolerant = tolerant
-        self._fetcher = Fetcher(target.calls, target.telemetry, view.needed.names)
+        fetcher = Fetcher(target.calls, target.telemetry, view.needed.names)
+        self._decoder = Decoder(view, fetcher, method, len(files))
+        self._watch = Watch(method, target.clock, self._standing)
         largest = max((len(group) for _, group in self._partitions), default=1)
-        self._slots = asyncio.Semaphore(max(target.calls.limit, largest))
-        self._slots_taken = 0
-        self._cores = asyncio.Semaphore(os.cpu_count() or 1)
-        self._downloads: asyncio.Queue[asyncio.Future[Fetched | None]] = asyncio.Queue()
-        self._ready: deque[_Decoded[T]] = deque()
+        self._downloads = Downloads(
+            fetcher,
+            target.telemetry,
+            method,
+            self._watch,
+            places=max(target.calls.limit, largest),
+            tolerant=tolerant,
+        )
+        self._ready: deque[_Taken[T]] = deque()  # and those that will be, all in order
         self._changed = asyncio.Condition()
+        self._begun = asyncio.Event()
+        self._next_key = ""
+        self._waits_for_reader = False
         self._reserved = 0
         self._error: BaseException | None = None
         self._task: asyncio.Task[None] | None = None
         self._done = False
-        self._watch = Watch(method, target.clock, lambda: self._slots_taken)
         self.files_done = 0
         method.partitions = len(self._partitions)
 
@@ -118,16 +106,17 @@ class Pipeline(Generic[T]):
         """Return the next partition, None after the last; raises the first failure."""
         assert self._task is not None, "start comes first"
         async with self._changed:
-            await self._changed.wait_for(lambda: self._ready or self._ended)
+            await self._changed.wait_for(lambda: self._first is not None or self._ended)
             if self._error is not None:
                 raise self._error
             if not self._ready:
                 return None
-            decoded = self._ready.popleft()
-            self._reserved -= decoded.reserved
-            self.files_done += decoded.files
+            taken = self._ready.popleft()
+            self._reserved -= taken.reserved
+            self.files_done += len(taken.files)
+            self._watch.moved()
             self._changed.notify_all()
-        return decoded.partition
+        return taken.decoded
 
     async def aclose(self) -> None:
         """End everything and wait for it; harmless when repeated."""
@@ -143,8 +132,22 @@ class Pipeline(Generic[T]):
                 loop.call_soon_threadsafe(self._task.cancel)
 
     @property
+    def _first(self) -> HivePartition[T] | None:
+        """What the reader may have now."""
+        return self._ready[0].decoded if self._ready else None
+
+    @property
     def _ended(self) -> bool:
         return self._error is not None or self._done
+
+    def _standing(self) -> Standing:
+        """What the watch should know: a reader may take its time."""
+        undecoded = (taken.key for taken in self._ready if taken.decoded is None)
+        return Standing(
+            next(undecoded, self._next_key),
+            self._downloads.places_taken,
+            paused=self._waits_for_reader and self._first is not None,
+        )
 
     # --- the stages
 
@@ -179,89 +182,32 @@ class Pipeline(Generic[T]):
     async def _download_all(self, group: asyncio.TaskGroup) -> None:
         for _, files in self._partitions:
             for file in files:
-                await self._take_slot()
-                landing: asyncio.Future[Fetched | None] = asyncio.get_running_loop().create_future()
-                self._downloads.put_nowait(landing)
-                group.create_task(self._kept(self._download, file, landing))
-
-    async def _take_slot(self) -> None:
-        waits = self._slots.locked()
-        started = self._clock.monotonic()
-        await self._slots.acquire()
-        self._slots_taken += 1
-        if not waits:
-            return
-        self._telemetry.add("s3store.read.iter.body_slot.exhausted")
-        self._telemetry.record(
-            "s3store.read.iter.body_slot.wait.duration", self._clock.monotonic() - started
-        )
-
-    def _free_slot(self) -> None:
-        self._slots.release()
-        self._slots_taken -= 1
-        self._watch.moved()
-
-    async def _download(self, file: Wanted, landing: "asyncio.Future[Fetched | None]") -> None:
-        self._method.files += 1
-        try:
-            fetched: Fetched | None = await self._fetcher.fetch(file.key, file.size)
-        except errors.NotFound as error:
-            if not self._tolerant:
-                raise MissingDataError(file.key) from error
-            _log.warning("%s: %s is gone and is skipped", self._method.name, file.key)
-            self._method.count("s3store.read.missing_data")
-            fetched = None
-        else:
-            assert fetched is not None
-            self._method.bytes += fetched.size
-        self._watch.moved()
-        if not landing.done():
-            landing.set_result(fetched)
+                landing = await self._downloads.place()
+                group.create_task(self._kept(self._downloads.fetch, file, landing))
+            if self._read_ahead is not EVERYTHING:
+                await self._begun.wait()
 
     async def _decode_all(self) -> None:
-        for key, files in self._partitions:
-            await self._until(lambda: len(self._ready) <= self._read_ahead.partitions)
-            self._watch.partition = key
-            landings = [await self._downloads.get() for _ in files]
-            reserved = await self._reserve(files, landings)
-            started = self._clock.monotonic()
-            tables = await self._tables(files, landings)
-            if not tables:
-                self._reserved -= reserved
-                continue
-            small = sum(table.num_rows for table in tables) <= _SMALL_ROWS
-            partition = await _worked(small, self._view.partition, key, tables)
-            self._telemetry.record(
-                "s3store.read.iter.partition.decode.duration", self._clock.monotonic() - started
-            )
-            async with self._changed:
-                self._ready.append(_Decoded(partition, len(files), reserved))
-                self._changed.notify_all()
-
-    async def _tables(
-        self, files: Sequence[Wanted], landings: Sequence["asyncio.Future[Fetched | None]"]
-    ) -> list[pa.Table]:
-        """The tables of a partition's files, decoded as they land, in the order of the files."""
-        pairs = list(zip(files, landings, strict=True))
-        if len(pairs) == 1:
-            return await self._table(*pairs[0])
         async with asyncio.TaskGroup() as group:
-            decoding = [group.create_task(self._kept(self._table, *pair)) for pair in pairs]
-        return [table for done in decoding for table in done.result()]
+            for key, files in self._partitions:
+                self._next_key = key
+                await self._until(lambda: len(self._ready) <= self._read_ahead.partitions)
+                landings = [await self._downloads.next() for _ in files]
+                reserved = await self._reserve(files, landings)
+                taken: _Taken[T] = _Taken(key, files, landings, reserved)
+                self._ready.append(taken)
+                group.create_task(self._kept(self._decode, taken))
 
     async def _until(self, free: Callable[[], bool]) -> None:
         """Wait for the reader to take something."""
         if free():
             return
-        self._watch.paused = True
         async with self._changed:
+            self._waits_for_reader = True
             await self._changed.wait_for(free)
-        self._watch.paused = False
-        self._watch.moved()
+            self._waits_for_reader = False
 
-    async def _reserve(
-        self, files: Sequence[Wanted], landings: Sequence["asyncio.Future[Fetched | None]"]
-    ) -> int:
+    async def _reserve(self, files: Sequence[Wanted], landings: Sequence[Landing]) -> int:
         """Wait until the partition fits what may be decoded ahead; return what it takes of it."""
         limit = self._read_ahead.bytes
         if limit <= 0:
@@ -286,52 +232,41 @@ class Pipeline(Generic[T]):
         self._reserved += need
         return need
 
-    @property
-    def _columns(self) -> list[str]:
-        names: list[str] = self._view.needed.names
-        return names
+    # --- one partition
 
-    async def _table(
-        self, file: Wanted, landing: "asyncio.Future[Fetched | None]"
-    ) -> list[pa.Table]:
+    async def _decode(self, taken: _Taken[T]) -> None:
+        started = self._clock.monotonic()
+        tables = await self._tables(taken)
+        decoded = None
+        if tables:
+            decoded = await self._decoder.partition(taken.key, tables)
+            self._telemetry.record(
+                "s3store.read.iter.partition.decode.duration", self._clock.monotonic() - started
+            )
+        async with self._changed:
+            if decoded is None:  # its files are gone
+                self._ready.remove(taken)
+                self._reserved -= taken.reserved
+            taken.decoded = decoded
+            taken.landings = ()
+            self._begun.set()
+            self._changed.notify_all()
+
+    async def _tables(self, taken: _Taken[T]) -> list[pa.Table]:
+        """The tables of a partition's files, decoded as they land, in the order of the files."""
+        pairs = list(zip(taken.files, taken.landings, strict=True))
+        if len(pairs) == 1:
+            return await self._table(*pairs[0])
+        async with asyncio.TaskGroup() as group:
+            decoding = [group.create_task(self._kept(self._table, *pair)) for pair in pairs]
+        return [table for done in decoding for table in done.result()]
+
+    async def _table(self, file: Wanted, landing: Landing) -> list[pa.Table]:
         """The file's rows as often as they are wanted; nothing for a file that is gone."""
         fetched = await landing
         try:
             if fetched is None:
                 return []
-            async with self._cores:
-                small = fetched.size <= _SMALL_BYTES
-                table = await _worked(small, self._decoded, fetched)
-                if table is None:
-                    whole = await self._fetcher.whole(file.key)
-                    self._method.bytes += whole.size
-                    table = await _worked(False, self._decoded, whole)
-            assert table is not None
-            return [table] * file.copies
+            return [await self._decoder.table(fetched)] * file.copies
         finally:
-            self._free_slot()
-
-    def _decoded(self, fetched: Fetched) -> pa.Table | None:
-        """The table, None when a part turned out to be missing that was not asked for."""
-        sparse = isinstance(fetched.source, SparseFile)
-        try:
-            file: pq.ParquetFile = parquet.open_file(fetched.source, fetched.key)
-            if not sparse:
-                self._fetcher.learn(file, fetched.size)
-            return self._view.decode(file, fetched.key)
-        except DecodeError:
-            if sparse and fetched.source.was_asked_for_more:
-                return None
-            raise
-
-
-async def _worked(
-    small: bool,
-    work: Callable[Arguments, _Result],
-    *arguments: Arguments.args,
-    **options: Arguments.kwargs,
-) -> _Result:
-    """Do what may take long in a thread, and what takes less than the way there at once."""
-    if small:
-        return work(*arguments, **options)
-    return await asyncio.to_thread(work, *arguments, **options)
+            self._downloads.give_back()

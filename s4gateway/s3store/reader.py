@@ -19,8 +19,9 @@ from s4gateway.s3store.calls import is_transient
 from s4gateway.s3store.change_stream import ChangeStream
 from s4gateway.s3store.decoding import View
 from s4gateway.s3store.dedup import Dedup, EntityKey, Version
+from s4gateway.s3store.downloading import Wanted
 from s4gateway.s3store.partitions import HivePartition
-from s4gateway.s3store.pipeline import Pipeline, ReadAhead, Wanted
+from s4gateway.s3store.pipeline import EVERYTHING, Pipeline, ReadAhead
 from s4gateway.s3store.record_page import RecordPage
 from s4gateway.s3store.records import RecordSpec
 from s4gateway.s3store.resolution import resolve
@@ -34,7 +35,6 @@ _log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 _INLINE: Final = 1000  # rows up to which making records is not worth a thread
-_EVERYTHING: Final = ReadAhead(partitions=1 << 62)
 
 
 class AsyncReader(Generic[T]):
@@ -83,7 +83,7 @@ class AsyncReader(Generic[T]):
 
     async def _read(self, patterns: Patterns, *, history: bool) -> list[HivePartition[T]]:
         files = self._sources.snapshot(patterns)
-        feed = self._feed("read", files, _EVERYTHING, history=history, tolerant=False)
+        feed = self._feed("read", files, EVERYTHING, history=history, tolerant=False)
         return await _all_of(feed)
 
     def read_iter(
@@ -166,7 +166,7 @@ class AsyncReader(Generic[T]):
             page = await self._stream.poll(since, max_entries, until)
             return self._sources.wanted(page.entries)
 
-        feed = self._feed("", files, _EVERYTHING, history=True, tolerant=True, method=method)
+        feed = self._feed("", files, EVERYTHING, history=True, tolerant=True, method=method)
         partitions = await _all_of(feed)
         table = self._concatenated([partition.table for partition in partitions])
         rows = HivePartition("", self.target.partition_key_parts, self.spec, table)

@@ -10,9 +10,9 @@ from datetime import datetime
 
 from s4gateway.s3store import layout, patterns
 from s4gateway.s3store.change_stream import ChangeStream
+from s4gateway.s3store.downloading import Wanted
 from s4gateway.s3store.errors import CrossStoreError
 from s4gateway.s3store.patterns import Pattern
-from s4gateway.s3store.pipeline import Wanted
 from s4gateway.s3store.resolution import resolve
 from s4gateway.s3store.results import Offset, StreamEntry
 from s4gateway.s3store.target import S3Target

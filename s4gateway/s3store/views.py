@@ -31,7 +31,7 @@ _END: Final = "/m.matview"
 _TIMELESS: Final = Layout()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)  # with slots, `MaterializedView[Record](...)` is refused by Python 3.11
 class MaterializedView(Generic[T]):
     """What a writer keeps of its records: one marker for each distinct row of `columns`.
 
@@ -103,7 +103,7 @@ class MaterializedView(Generic[T]):
         return [self.layout.format(moment) for moment in moments]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)  # with slots, `ViewLookup[Record](...)` is refused by Python 3.11
 class ViewLookup(Generic[K]):
     """How a reader finds the rows of a view, and what it makes of them.
 

@@ -5,7 +5,7 @@ Rule: only a download or a decoder that stands still is a stall; a reader may ta
 
 import logging
 from collections.abc import Callable
-from typing import Final
+from typing import Final, NamedTuple
 
 from s4gateway.s3store.clock import Clock
 from s4gateway.s3store.telemetry import Method
@@ -16,20 +16,26 @@ WATCH_SECONDS: Final = 30.0
 STALL_SECONDS: Final = 60.0
 
 
-class Watch:
-    """Told of each movement; `partition` is what is decoded next, `paused` that nobody wants it."""
+class Standing(NamedTuple):
+    """How a read stands: what is decoded next, how much has landed, whether nobody wants it yet."""
 
-    def __init__(self, method: Method, clock: Clock, places_taken: Callable[[], int]) -> None:
-        self.partition = ""
-        self.paused = False
+    partition: str
+    places_taken: int
+    paused: bool
+
+
+class Watch:
+    """Told of each movement; asks how the read stands when there was none for long."""
+
+    def __init__(self, method: Method, clock: Clock, standing: Callable[[], Standing]) -> None:
         self._method = method
         self._clock = clock
-        self._places_taken = places_taken
+        self._standing = standing
         self._moved_at: float | None = None
         self._said = False
 
     def moved(self) -> None:
-        """Note that a file landed or a place became free."""
+        """Note that a file landed, a place became free, or the reader took a partition."""
         self._moved_at = self._clock.monotonic()
         self._said = False
 
@@ -37,19 +43,20 @@ class Watch:
         """Look every half minute, for ever."""
         while True:
             await self._clock.sleep(WATCH_SECONDS)
-            if self._moved_at is None or self.paused or self._said:
+            if self._moved_at is None or self._said:
                 continue
             stale = self._clock.monotonic() - self._moved_at
-            if stale >= STALL_SECONDS:
-                self._say(stale)
+            standing = self._standing()
+            if stale >= STALL_SECONDS and not standing.paused:
+                self._say(stale, standing)
 
-    def _say(self, stale: float) -> None:
+    def _say(self, stale: float, standing: Standing) -> None:
         self._said = True
         self._method.count("s3store.read.iter.stall.count")
         _log.warning(
             "%s: no data file landed for %.0f s, waiting for partition %r, %d places taken",
             self._method.name,
             stale,
-            self.partition,
-            self._places_taken(),
+            standing.partition,
+            standing.places_taken,
         )

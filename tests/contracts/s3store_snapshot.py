@@ -244,9 +244,9 @@ class SnapshotContract(DatasetContract):
                 {(r.period, r.customer, r.sku, r.version): r for r in expected}.values(),
                 key=lambda r: (r.customer.encode(), r.sku, r.version),
             )
-            for _ in range(4):
-                for method in READS:
-                    assert await orders.rows(method, "*", history=True) == expected
+            for turn in range(20):
+                method = READS[turn % len(READS)]
+                assert await orders.rows(method, "*", history=True) == expected
             table = await orders.read_table("*", history=True)
             assert table.to_pylist() == [vars(row) for row in expected]
             tables = await orders.tables(orders.store.read_iter("*", history=True))

@@ -1,6 +1,6 @@
 """Datasets on a real S3 server: the groups of tests every store must pass, and what needs reality.
 
-Acceptance 11, 30 and 38 with other processes; the groups Write, Snapshot, Stream and Interop.
+Acceptance 11, 30 and 38 with other processes; the groups of contracts.
 """
 
 import asyncio
@@ -16,12 +16,16 @@ import pytest
 
 from s4gateway.s3store import AsyncStore, Store, init_dataset
 from tests import live
+from tests.contracts.s3store_backfill import BackfillContract
+from tests.contracts.s3store_costs import CostsContract
 from tests.contracts.s3store_interop import InteropContract
 from tests.contracts.s3store_snapshot import SnapshotContract
 from tests.contracts.s3store_stream import StreamContract
+from tests.contracts.s3store_views import ViewsContract
 from tests.contracts.s3store_write import WriteContract
+from tests.e2e import datasets
 from tests.s3store import world
-from tests.s3store.program import client_with, config
+from tests.s3store.program import config
 from tests.s3store.world import Order, order
 
 pytestmark = pytest.mark.e2e
@@ -29,8 +33,8 @@ pytestmark = pytest.mark.e2e
 
 class OnSeaweedfs:
     @pytest.fixture
-    async def backing(self, store_client: Any, one_bucket: str) -> AsyncIterator[world.Backing]:
-        made = world.Backing.boto3(store_client, one_bucket)
+    async def backing(self, straight: Any, shared: str) -> AsyncIterator[world.Backing]:
+        made = world.Backing.boto3(straight, shared)
         yield made
         await made.transport.aclose()
 
@@ -47,42 +51,28 @@ class TestStream(OnSeaweedfs, StreamContract):
     """Acceptance 50 to 58."""
 
 
+class OneFace(OnSeaweedfs):
+    """Groups that run through both faces over moto or memory."""
+
+    @pytest.fixture(params=["async"])
+    def face(self, request: pytest.FixtureRequest) -> type[world.Face]:
+        return world.FACES[request.param]
+
+
+class TestViews(OneFace, ViewsContract):
+    """Acceptance 60 to 62."""
+
+
+class TestBackfill(OneFace, BackfillContract):
+    """Acceptance 63."""
+
+
+class TestCosts(OneFace, CostsContract):
+    """What each call costs in requests."""
+
+
 class TestInterop(OnSeaweedfs, InteropContract):
     """Acceptance 64."""
-
-
-def client_of(endpoint: live.Endpoint) -> Any:
-    return client_with(endpoint.endpoint_url, endpoint.access_key, endpoint.secret_key)
-
-
-def ask_of(endpoint: live.Endpoint, bucket: str, **more: str) -> dict[str, str]:
-    """What a program is told."""
-    return {
-        "url": endpoint.endpoint_url,
-        "key": endpoint.access_key,
-        "secret": endpoint.secret_key,
-        "bucket": bucket,
-        **more,
-    }
-
-
-@pytest.fixture(scope="module")
-def store_client(seaweedfs: live.Seaweedfs) -> Any:
-    client = client_of(seaweedfs)
-    yield client
-    client.close()
-
-
-@pytest.fixture(scope="module")
-def one_bucket(direct: Any) -> Iterator[str]:
-    """For tests whose datasets have prefixes of their own."""
-    name = live.bucket_name()
-    direct.create_bucket(Bucket=name)
-    yield name
-    for page in direct.get_paginator("list_objects_v2").paginate(Bucket=name):
-        keys = [{"Key": entry["Key"]} for entry in page.get("Contents", ())]
-        direct.delete_objects(Bucket=name, Delete={"Objects": keys, "Quiet": True})
-    live.remove_bucket(direct, name)
 
 
 WRITER = """
@@ -123,7 +113,7 @@ def other_process(seaweedfs: live.Seaweedfs, bucket: str) -> Iterator[Callable[.
 
     def write(customer: str, skus: list[str]) -> None:
         if not started:
-            say(ask_of(seaweedfs, bucket), "open")
+            say(datasets.ask_of(seaweedfs, bucket), "open")
             started.append(True)
         say((customer, skus), "written")
 
@@ -133,12 +123,12 @@ def other_process(seaweedfs: live.Seaweedfs, bucket: str) -> Iterator[Callable[.
 
 
 async def test_38_what_another_process_wrote_is_read_at_once(
-    store_client: Any, bucket: str, other_process: Callable[..., None]
+    straight: Any, bucket: str, other_process: Callable[..., None]
 ):
-    await init_dataset(store_client, bucket, "orders")
+    await init_dataset(straight, bucket, "orders")
     rng = random.Random(1)
     written: dict[str, set[str]] = {f"c{number}": set() for number in range(20)}
-    async with await AsyncStore.open(config(store_client, bucket), Order) as orders:
+    async with await AsyncStore.open(config(straight, bucket), Order) as orders:
         for number in range(200):
             customer = f"c{number % 20}"
             skus = [f"s{number}-{each}" for each in range(rng.randrange(1, 4))]
@@ -150,11 +140,11 @@ async def test_38_what_another_process_wrote_is_read_at_once(
         assert everything == set().union(*written.values())
 
 
-async def test_11_many_seeding_at_once_leave_one_consistent_pair(store_client: Any, bucket: str):
+async def test_11_many_seeding_at_once_leave_one_consistent_pair(straight: Any, bucket: str):
     async def seed(number: int) -> bool:
         try:
             await init_dataset(
-                store_client,
+                straight,
                 bucket,
                 "orders",
                 commit_timeout=f"{number}s",
@@ -167,7 +157,7 @@ async def test_11_many_seeding_at_once_leave_one_consistent_pair(store_client: A
     won = await asyncio.gather(*(seed(number) for number in range(10, 18)))
     assert won.count(True) == 1
     number = 10 + won.index(True)
-    async with await AsyncStore.open(config(store_client, bucket), Order) as orders:
+    async with await AsyncStore.open(config(straight, bucket), Order) as orders:
         assert orders.target.commit_timeout.total_seconds() == number
         assert orders.target.max_clock_skew.total_seconds() == number / 1000
 
@@ -197,23 +187,23 @@ with Store.open(config(client, ask["bucket"]), Order) as orders:
     ("step", "committed"), [(".parquet", None), (".ref", True), (".commit", True)]
 )
 def test_30_control_c_waits_for_a_commit_that_has_begun(
-    seaweedfs: live.Seaweedfs, store_client: Any, bucket: str, step: str, committed: bool | None
+    seaweedfs: live.Seaweedfs, straight: Any, bucket: str, step: str, committed: bool | None
 ):
     with asyncio.Runner() as runner:
-        runner.run(init_dataset(store_client, bucket, "orders"))
-    ask = ask_of(seaweedfs, bucket, step=step)
+        runner.run(init_dataset(straight, bucket, "orders"))
+    ask = datasets.ask_of(seaweedfs, bucket, step=step)
     done = subprocess.run(
         [sys.executable, "-c", INTERRUPTED, json.dumps(ask)],
         capture_output=True,
         text=True,
         cwd=live.ROOT,
-        timeout=60,
+        timeout=300,
         check=True,
         env=os.environ | {"PYTHONUNBUFFERED": "1"},
     )
     said = done.stdout.split()
     assert said[0] == "interrupted"
-    with Store.open(config(store_client, bucket), Order) as orders:
+    with Store.open(config(straight, bucket), Order) as orders:
         visible = orders.read("*") == [order("a")]
         assert visible == (said[1] == "True")
         if committed is not None:

@@ -120,7 +120,7 @@ def test_02_attempt_ids_are_uuid7_unique_and_strictly_increasing():
     everything = [each for ids in made for each in ids]
     assert len(everything) == 100_000 == len(set(everything))
     assert all(ids == sorted(ids) and len(set(ids)) == len(ids) for ids in made)
-    assert all(layout.is_attempt(each) for each in everything)
+    assert all(layout.is_attempt(each) and each[12] == "7" for each in everything)
     sample = uuid.UUID(everything[0])
     assert (sample.version, sample.variant) == (7, uuid.RFC_4122)
     assert abs(int(everything[0][:12], 16) / 1000 - datetime.now(UTC).timestamp()) < 60

@@ -102,7 +102,7 @@ async def test_59_following_goes_on_over_idle_times_and_trouble(dataset: World):
             if number % 7 == 0:
                 dataset.store.script("get", ".parquet", fails(errors.ServerError, 503), times=6)
             await asyncio.sleep(0.001)
-        await asyncio.wait_for(task, 10)
+        await asyncio.wait_for(task, 60)
         await pages.aclose()
         assert got == [f"s{number:02}" for number in range(20)]
 

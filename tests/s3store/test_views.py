@@ -132,3 +132,8 @@ def test_times_finer_than_a_microsecond_are_cut():
     view: Any = MaterializedView("v", ("ts",), layout=Layout(Layout.RFC3339_NANO))
     (key,) = view.bind(spec, Keys("p"))(HivePartition("a=b", ("a",), spec, table))
     assert key == "p/_matview/v/ts=2026-03-08T20:00:00.123456Z/m.matview"
+
+
+def test_views_may_name_their_record_class():
+    assert MaterializedView[Sku]("sku_idx", ("sku",)).columns == ("sku",)
+    assert ViewLookup[Sku]("sku_idx", ("sku",), into=Sku).into is Sku
