@@ -13,7 +13,7 @@ from s4gateway.cli import options, progress, render
 from s4gateway.gateway.config import GatewayConfig
 from s4gateway.tools import estimate as tool
 from s4gateway.tools import figures
-from s4gateway.tools.estimate import Estimate, EstimateReport
+from s4gateway.tools.estimate_report import Estimate, EstimateReport
 from s4gateway.tools.objects import Making
 from s4gateway.tools.storage_classes import CLASSES, STANDARD
 from s4gateway.tools.target import Target
@@ -37,7 +37,7 @@ _TITLES = ("stratum", "objects", "bytes", "sampled", "ratio", "projected", "code
     default=8,
     show_default=True,
     metavar="N",
-    help="Objects read of each kind (extension).",
+    help="Objects read of each kind (extension) at first; up to 32 times as many where needed.",
 )
 @click.option(
     "--max-sample-bytes",
@@ -128,8 +128,8 @@ def _table(report: EstimateReport) -> Iterable[str]:
     yield ""
     yield from render.columns(_TITLES, _rows(report))
     yield ""
-    projected = render.human_bytes(report.projected_total_bytes)
-    yield f"projected: {projected} (ratio {report.overall_ratio:.3f})"
+    projected, margin = map(render.human_bytes, (report.projected_total_bytes, report.margin_bytes))
+    yield f"projected: {projected} ± {margin} (ratio {report.overall_ratio:.3f})"
     if report.storage_class != STANDARD:
         now, then = map(render.human_bytes, (report.billed_bytes, report.projected_billed_bytes))
         yield f"billed ({report.storage_class}): {now} -> {then}"

@@ -29,6 +29,10 @@ COMMANDS: Final = {
     "estimate": ("s4gateway.cli.estimate:estimate", "Project what a bucket would shrink to."),
     "migrate": ("s4gateway.cli.rewrite:migrate", "Compress what a bucket already holds."),
     "recompact": ("s4gateway.cli.rewrite:recompact", "Compress gateway objects harder."),
+    "parquet-recompact": (
+        "s4gateway.cli.parquet:parquet_recompact",
+        "Compress Parquet files inside, with zstd.",
+    ),
     "maintain": ("s4gateway.cli.maintain:maintain", "Carry out the rules of a policy file."),
     "savings": ("s4gateway.cli.cost:savings_command", "Report what compression saves."),
     "decode": ("s4gateway.cli.offline:decode", "Decode a stored object without a gateway."),

@@ -32,6 +32,7 @@ class CodecError(Exception):
     dictionary-missing           a dictionary frame without its dictionary
     dictionary-mismatch          a dictionary whose fingerprint is another
     dictionary-invalid           bytes that cannot serve as a dictionary
+    unproven                     a frame just made does not decode to what it was made of
 
     >>> str(CodecError("bomb", "more than 10 bytes"))
     'bomb: more than 10 bytes'

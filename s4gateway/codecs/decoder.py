@@ -172,8 +172,7 @@ def decode_frame_into(
     if (
         isinstance(codec, zstd.Zstd)
         and len(payload) == header.compressed_size
-        and codec.decode_into(payload, out)
-        and checksum(out) == header.crc32c
+        and codec.decode_into(payload, out) == header.crc32c
     ):
         return
     position = 0

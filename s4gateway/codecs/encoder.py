@@ -40,10 +40,14 @@ def pick_chunk_size(content_length: int | None) -> int:
 
 @immutable
 class EncodedFrame:
-    """One frame ready to be stored: its header, and its payload in pieces."""
+    """One frame ready to be stored: its header, and its payload in pieces.
+
+    `crc32c` is that of its bytes, header included, where it was taken.
+    """
 
     header: frame.FrameHeader
     payload: list[bytes]
+    crc32c: int | None = None
 
     @property
     def stored_size(self) -> int:

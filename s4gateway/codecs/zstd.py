@@ -23,6 +23,7 @@ import zstandard
 
 from s4gateway.codecs import base
 from s4gateway.wire.codec_id import CodecId
+from s4gateway.wire.crc32c import crc32c
 
 DEFAULT_LEVEL: Final = 3
 MAX_LEVEL: Final = 22
@@ -43,6 +44,8 @@ _PIECE: Final = 256 * 1024
 _USUAL_STARTS: Final = frozenset(b"\x28\xb5\x2f\xfd" + bytes([flag]) for flag in range(4))
 _START: Final = 5
 _PORTION_OUTPUT: Final = 1024 * 1024
+# What is decoded into its place is checked by as much as a core's cache still holds.
+_CHECKED: Final = 512 * 1024
 
 
 class Zstd:
@@ -103,31 +106,32 @@ class Zstd:
             self._decompressors.give(context)
         return plain if len(plain) == size else None
 
-    def decode_into(self, payload: base.Buffer, out: memoryview) -> bool:
-        """Decode a payload into exactly the room of `out`; False when it is not that simple.
+    def decode_into(self, payload: base.Buffer, out: memoryview) -> int | None:
+        """Decode a payload into exactly the room of `out`; return the CRC-32C of what came out.
 
-        Then `out` holds anything, and `decompressor` finds out what is wrong. What fits `out` is
-        complete: the frame grammar says that no frame is cut off.
+        None when it is not that simple. Then `out` holds anything, and `decompressor` finds out
+        what is wrong. What fits `out` is complete: the frame grammar says that no frame is cut off.
         """
         if len(payload) <= _START or bytes(payload[:_START]) not in _USUAL_STARTS:
-            return False
+            return None
         grammar = _Grammar()
         position = 0
         while position < len(payload):
             position = grammar.follow(payload, position)
         if not grammar.between_frames:
-            return False
+            return None
         context = self._decompressors.take()
-        filled = 0
+        filled = crc = 0
         try:
             with context.stream_reader(payload, read_across_frames=True) as reader:
-                while filled < len(out) and (count := reader.readinto(out[filled:])):
+                while count := reader.readinto(piece := out[filled : filled + _CHECKED]):
+                    crc = crc32c(piece[:count], crc)
                     filled += count
                 is_whole = filled == len(out) and not reader.read(1)
         except zstandard.ZstdError:
-            return False
+            return None
         self._decompressors.give(context)
-        return is_whole
+        return crc if is_whole else None
 
 
 class _Context(Protocol):

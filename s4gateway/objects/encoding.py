@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Final
 
 from s4gateway.backend.base import Body
-from s4gateway.codecs import decoder
+from s4gateway.codecs import base, decoder
 from s4gateway.codecs import dispatcher as dispatching
 from s4gateway.codecs import encoder as framing
 from s4gateway.codecs.registry import Registry
@@ -60,7 +60,8 @@ DIGESTS: Final = ("md5", "crc32c")
 class Workshop:
     """What coding a body needs from the process: threads, memory, a place for files.
 
-    `checksum` is an algorithm that the store wants of stored bytes, beside their MD5.
+    `checksum` is an algorithm that the store wants of stored bytes, beside their MD5. `frames` and
+    `spools` make what encodes a frame and what holds a body until its length is known.
     """
 
     lanes: Lanes
@@ -68,6 +69,8 @@ class Workshop:
     codecs: Registry
     spool_directory: Path | None = None
     checksum: str | None = None
+    frames: Callable[[base.Codec], framing.FrameEncoder] = framing.FrameEncoder
+    spools: type[Spool] = Spool
 
 
 @immutable
@@ -145,14 +148,17 @@ def encode_small(
 def manifest_of(
     codec: CodecId, digests: Digests, original_size: int, stored_size: int, *, framed: bool
 ) -> Manifest:
-    """The manifest of a body of which `digests` have seen the original; sizes in bytes."""
+    """The manifest of a body of which `digests` have seen the original; sizes in bytes.
+
+    Without their MD5 it says no ETag.
+    """
     return Manifest(
         codec=codec,
         original_size=original_size,
         compressed_size=stored_size,
         crc32c=digests.crc("crc32c"),
         framed=framed,
-        logical_etag=digests["md5"].hex(),
+        logical_etag=digests["md5"].hex() if "md5" in digests else None,
     )
 
 
@@ -168,7 +174,7 @@ class _Frame:
     def __init__(
         self, workshop: Workshop, codec: CodecId, owner: "ObjectEncoder", limit: int
     ) -> None:
-        self._encoder = framing.FrameEncoder(workshop.codecs.get(codec))
+        self._encoder = workshop.frames(workshop.codecs.get(codec))
         self.encoded: framing.EncodedFrame | None = None
         self.size = 0
         self.limit = limit
@@ -203,7 +209,7 @@ class ObjectEncoder:
         self._window = min(_BASE_WINDOW, max(content_length or _BASE_WINDOW, SMALL_BODY))
         self._reservation = workshop.budget.share(self._window)
         self._room = asyncio.Event()
-        self._spool = Spool(workshop.lanes.disk, directory=workshop.spool_directory)
+        self._spool = workshop.spools(workshop.lanes.disk, directory=workshop.spool_directory)
         self._stored_md5 = Digests(("md5",))
         self._checksum = Digests(() if workshop.checksum is None else (workshop.checksum,))
         self._digest_lane = Lane(workshop.lanes.digest, digests.update, self._digested)
@@ -344,9 +350,9 @@ class ObjectEncoder:
         )
 
     async def _spool_frame(self, frame: framing.EncodedFrame) -> None:
-        pieces: list[Piece] = [frame.header.pack(), *frame.payload]
+        pieces: list[Piece] = list(frame.pieces())
         await self._digest(pieces, self._stored_md5, self._checksum)
-        await self._spool.append(pieces)
+        await self._spool.append(pieces, frame.crc32c)
 
     async def _digest(self, pieces: list[Piece], *digests: Digests) -> None:
         def update() -> None:
@@ -429,10 +435,11 @@ class ObjectEncoder:
         if framed and (len(self._entries) > 1 or self._always_framed):
             index = FrameIndex.from_entries(self._entries, total_padded=spool.length)
         manifest = manifest_of(codec, self._digests, self._fed, spool.length, framed=framed)
-        md5 = (self._stored_md5 if framed else self._digests)["md5"]
+        stored = self._stored_md5 if framed else self._digests
+        md5 = _base64(stored["md5"]) if "md5" in stored else None
         algorithm = self._workshop.checksum
         checksum = None if algorithm is None else (algorithm, _base64(self._checksum[algorithm]))
-        body = Body(spool.length, spool.read, md5=_base64(md5), checksum=checksum)
+        body = Body(spool.length, spool.read, md5=md5, checksum=checksum)
         return EncodedObject(body, manifest, index, spool)
 
     def close(self) -> None:

@@ -6,7 +6,7 @@ on the disk executor. A spool is written once, in order, then read any number of
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Final
@@ -36,13 +36,26 @@ class Spool:
         self._file: UnnamedFile | None = None
         self.length = 0
 
+    @classmethod
+    def over(cls, executor: ThreadPoolExecutor, file: UnnamedFile, length: int) -> "Spool":
+        """The first `length` bytes of a file that somebody else has filled; it is closed with it.
+
+        Nothing may be appended.
+        """
+        spool = cls(executor)
+        spool._file, spool.length = file, length
+        return spool
+
     @property
     def in_memory(self) -> bool:
         """No file was needed so far."""
         return self._file is None
 
-    async def append(self, pieces: Sequence[Piece]) -> None:
-        """Add `pieces`, which must not change afterwards; raises OSError when the disk is full."""
+    async def append(self, pieces: Sequence[Piece], crc32c: int | None = None) -> None:
+        """Add `pieces`, which must not change afterwards; raises OSError when the disk is full.
+
+        Their CRC-32C, where it is known, is for spools that compare what they read.
+        """
         self._pieces.extend(pieces)
         self.length += sum(map(len, pieces))
         if not self._pieces or (self._file is None and self.length <= self._limit):
@@ -58,7 +71,7 @@ class Spool:
         assert self.in_memory
         return self._pieces
 
-    async def read(self, start: int = 0, end: int | None = None) -> AsyncIterator[bytes]:
+    async def read(self, start: int = 0, end: int | None = None) -> AsyncGenerator[bytes, None]:
         """Yield the bytes of [start, end) in pieces of at most READ_SIZE."""
         end = self.length if end is None else end
         if self._file is None:

@@ -48,6 +48,15 @@ class UnnamedFile:
         finally:
             self._close_if_asked()
 
+    def duplicate(self) -> int:
+        """Return a descriptor of its own for the same bytes, to be closed by the caller."""
+        try:
+            with self._lock:
+                self._check()
+                return os.dup(self._descriptor)
+        finally:
+            self._close_if_asked()
+
     def close(self) -> None:
         """Close now, or when the thread that is using the file has finished; never waits."""
         self._closed = True

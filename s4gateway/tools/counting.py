@@ -17,25 +17,15 @@ from s4gateway.objects.footprint import Footprint, Found
 from s4gateway.objects.sidecar import Sidecars
 from s4gateway.s3 import query
 from s4gateway.tools import walk
+from s4gateway.tools.failure import Bounded, Failure
 from s4gateway.tools.figures import Measured
 from s4gateway.tools.storage_classes import CLASSES, Limits, StorageClass
 from s4gateway.tools.stored_keys import Internal, Stored, StoredKey
 from s4gateway.wire import keys
 
-LISTED: Final = 100  # failures that are named
-
 _VERSIONS: Final = 8  # of one key, looked at at once
 _GONE: Final = frozenset({404, 405})  # 405: it is a delete marker now
 _KEY_NEEDED: Final = 400  # HEAD of an object under a customer's key
-
-
-@dataclass(frozen=True, slots=True)
-class Failure:
-    """Something that could not be found out for one key."""
-
-    key: str
-    op: str
-    cause: str
 
 
 @dataclass(slots=True)
@@ -64,8 +54,7 @@ class Count:
     internal: int = 0
     internal_bytes: int = 0
     gone: int = 0
-    failed: int = 0
-    failures: list[Failure] = field(default_factory=list)
+    failures: Bounded[Failure] = field(default_factory=Bounded)
     classes: dict[str, Share] = field(default_factory=dict)
 
     @property
@@ -205,9 +194,7 @@ class BucketCounter:
         share.billed += storage.billed(size)
 
     def _failed(self, key: str, error: BackendAnswer) -> None:
-        self.count.failed += 1
-        if len(self.count.failures) < LISTED:
-            self.count.failures.append(Failure(key, "HeadObject", str(error)))
+        self.count.failures.add(Failure(key, "HeadObject", str(error)))
 
 
 def _own(looked: Sequence[_Looked]) -> bool:

@@ -18,7 +18,8 @@ from typing import Final
 
 from s4gateway.backend.base import Backend, BackendAnswer, BackendError, parse_date
 from s4gateway.tools import walk
-from s4gateway.tools.dict_references import Failure, Scan, Seen, dictionary_id
+from s4gateway.tools.dict_references import Scan, Seen, dictionary_id
+from s4gateway.tools.failure import Failure
 from s4gateway.tools.progress import SILENT, Progress
 from s4gateway.tools.target import Target
 from s4gateway.wire import keys
@@ -128,7 +129,7 @@ async def run(
         deleted=len(gone),
         deleted_bytes=sum(each.size for each in gone),
         failed=scan.seen.failed,
-        failures=tuple(sorted(scan.seen.failures, key=lambda each: (each.key, each.op))),
+        failures=scan.seen.failures.sorted(),
         notes=tuple(_notes(status, found, options, scan.seen)),
     )
 

@@ -10,26 +10,15 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Final
 
 from s4gateway.backend.base import Backend, BackendAnswer
 from s4gateway.s3 import query
 from s4gateway.tools import walk
+from s4gateway.tools.failure import Bounded, Failure
 from s4gateway.tools.progress import Progress
 from s4gateway.tools.target import Target
 from s4gateway.wire import keys
 from s4gateway.wire.manifest import DICT_ID
-
-LISTED: Final = 1000  # failures that are named; all of them are counted
-
-
-@dataclass(frozen=True, slots=True)
-class Failure:
-    """Something that could not be found out or done for one key."""
-
-    key: str
-    op: str
-    cause: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,14 +44,16 @@ class Seen:
 
     references: Counter[str] = field(default_factory=Counter)
     scanned: int = 0
-    failed: int = 0
-    failures: list[Failure] = field(default_factory=list)
+    failures: Bounded[Failure] = field(default_factory=Bounded)
+
+    @property
+    def failed(self) -> int:
+        """How much could not be found out or done."""
+        return self.failures.count
 
     def fail(self, key: str, op: str, error: object) -> None:
         """Count a failure and remember the first ones."""
-        self.failed += 1
-        if len(self.failures) < LISTED:
-            self.failures.append(Failure(key, op, str(error)))
+        self.failures.add(Failure(key, op, str(error)))
 
 
 class Scan:

@@ -2,138 +2,42 @@
 
 Rule: nothing is written. What is measured goes through the same encoder that stores objects (codec
 choice, frame sizes, headers, the sidecar of objects of several frames), so that the projection is
-about the bytes a store would hold. What is concluded from a sample is said to be.
-
-A stratum's ratio is the mean of its sample's ratios: objects are drawn in proportion to their size,
-and such a mean is an unbiased estimate of stored bytes over original bytes (Hansen and Hurwitz,
-1943). A stratum that was read whole is not estimated but summed up.
+about the bytes a store would hold. Some objects of every kind are read, and then more of the kinds
+that leave the total uncertain, until it is known closely enough or so many were read.
 """
 
-import asyncio
-from collections import Counter
-from collections.abc import Mapping, Sequence
+import math
 from contextlib import aclosing
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Final
 
 from s4gateway.backend.base import Backend, BackendAnswer, BackendProtocolError, ObjectStream
 from s4gateway.codecs import encoder as framing
 from s4gateway.objects.encoding import DIGESTS, ObjectEncoder
+from s4gateway.objects.fan_out import fan_out
 from s4gateway.s3.checksums import Digests
-from s4gateway.tools.figures import DEFAULT_PRICE, GIB
-from s4gateway.tools.objects import Making, Objects, open_objects
+from s4gateway.tools import estimate_report
+from s4gateway.tools.estimate_report import Estimate, EstimateReport, Facts
+from s4gateway.tools.objects import Objects, open_objects
 from s4gateway.tools.progress import SILENT, Progress
-from s4gateway.tools.storage_classes import CLASSES, KIB, STANDARD, StorageClass
-from s4gateway.tools.strata import Strata, Stratum
-from s4gateway.tools.target import Target
+from s4gateway.tools.projection import Projection
+from s4gateway.tools.strata import Drawn, Strata, Stratum
 from s4gateway.tools.walk import Listed, walk
 from s4gateway.wire import envelope, frame, manifest
 from s4gateway.wire.manifest import Form
 
-_SPARE: Final = 4  # objects drawn for each sample wanted: some are compressed already, or gone
-_BOUNDS: Final = (KIB, 4 * KIB, 16 * KIB, 64 * KIB, 128 * KIB)
-_SMALL: Final = 16 * KIB  # average size below which objects of a kind gain by a dictionary
-_MANY: Final = 100  # objects from which training one pays
-_NO_GAIN: Final = 0.97
+_MORE: Final = 32  # objects of a kind that may be read for each that is read first
+_CLOSE: Final = 0.015  # standard error of the total, as a share of it, at which enough was read
 _SIDECAR_ENTRY: Final = 32  # bytes of an index for each frame (wire/index.py)
 _SIDECAR_HEAD: Final = 96
-
-
-@dataclass(frozen=True, slots=True)
-class Estimate:
-    """What to estimate and how closely; sizes in bytes.
-
-    `max_sample_bytes` are read of an object at most, from its start. `part_size` models uploads in
-    parts of that size, which decides how large frames are. `making` is how the gateway would
-    compress.
-    """
-
-    target: Target
-    making: Making
-    max_list_keys: int = 100_000
-    samples_per_stratum: int = 8
-    max_sample_bytes: int = 8 * 1024 * 1024
-    seed: int = 42
-    price_per_gb_month: float = DEFAULT_PRICE
-    storage_class: StorageClass = CLASSES[STANDARD]
-    part_size: int | None = None
-    concurrency: int = 8
-
-
-@dataclass(frozen=True, slots=True)
-class StratumEstimate:
-    """One kind of objects; `ratio` is projected over present bytes, `codecs` counts the picks."""
-
-    stratum: str
-    objects: int
-    bytes: int
-    sampled: int
-    already_s4: int
-    sampled_bytes_read: int
-    codecs: Mapping[str, int]
-    ratio: float
-    projected_bytes: int
-    advice: str
-
-
-@dataclass(frozen=True, slots=True)
-class SizeBand:
-    """Objects that would be stored in fewer bytes than `below`, None for all larger ones."""
-
-    below: int | None
-    objects: int
-    projected_bytes: int
-
-
-@dataclass(frozen=True, slots=True)
-class EstimateReport:
-    """The projection; money in USD a month for what is stored."""
-
-    bucket: str
-    prefix: str
-    total_objects: int
-    total_bytes: int
-    listing_truncated: bool
-    max_list_keys: int
-    sampled_objects: int
-    sampled_bytes_read: int
-    sampled_fraction_of_total_bytes: float
-    strata: tuple[StratumEstimate, ...]
-    overall_ratio: float
-    projected_total_bytes: int
-    sizes_after: tuple[SizeBand, ...]
-    storage_class: str
-    billed_bytes: int
-    projected_billed_bytes: int
-    price_per_gb_month: float
-    current_monthly_cost_usd: float
-    projected_monthly_cost_usd: float
-    seed: int
-    notes: tuple[str, ...]
-
-
-@dataclass(slots=True)
-class _Measured:
-    """What the sample of a stratum came to; sizes in bytes, `stored` of whole objects projected."""
-
-    ratios: list[float] = field(default_factory=list)
-    already: int = 0
-    read: int = 0
-    cut: int = 0
-    stored: int = 0
-    codecs: Counter[str] = field(default_factory=Counter)
-
-    def ratio(self) -> float:
-        """Stored over present bytes; 1 where nothing was measured."""
-        looked_at = len(self.ratios) + self.already
-        return (sum(self.ratios) + self.already) / looked_at if looked_at else 1.0
 
 
 async def estimate(
     backend: Backend, wanted: Estimate, progress: Progress = SILENT
 ) -> EstimateReport:
     """Estimate what `wanted.target` would take compressed; raises BackendError."""
-    strata = Strata(wanted.storage_class, wanted.seed, _SPARE * wanted.samples_per_stratum)
+    most = _MORE * wanted.samples_per_stratum
+    strata = Strata(wanted.storage_class, wanted.seed, most + 1)  # one more, for its rank
     listed, truncated = 0, False
     async with aclosing(walk(backend, wanted.target, limit=wanted.max_list_keys + 1)) as listing:
         async for entry in listing:
@@ -142,45 +46,64 @@ async def estimate(
                 break
             listed += 1
             strata.add(entry)
-    found = strata.sorted()
-    progress.found(sum(min(wanted.samples_per_stratum, each.objects) for each in found))
     async with open_objects(backend, wanted.making) as objects:
-        gate = asyncio.Semaphore(wanted.concurrency)
-        measured = [await _measure(objects, wanted, each, gate, progress) for each in found]
-    return _report(wanted, found, measured, truncated=truncated)
+        sampler = _Sampler(objects, wanted, progress)
+        measured = [_Sampling(each, most) for each in strata.sorted()]
+        await _measure(sampler, measured, wanted.samples_per_stratum)
+    return estimate_report.report(wanted, [each.facts for each in measured], truncated=truncated)
 
 
-async def _measure(
-    objects: Objects,
-    wanted: Estimate,
-    stratum: Stratum,
-    gate: asyncio.Semaphore,
-    progress: Progress,
-) -> _Measured:
-    """Read and compress objects of a stratum, in the order they were drawn, until there are enough.
+async def _measure(sampler: "_Sampler", measured: "list[_Sampling]", count: int) -> None:
+    """Read `count` objects of each kind, then more of the one the total depends on most."""
+    projections: dict[str, Projection] = {}
+    for each in measured:
+        projections[each.name] = await each.read(sampler, count)
+    while True:
+        variance = sum(each.variance for each in projections.values())
+        total = sum(each.stored for each in projections.values())
+        left = [each for each in measured if each.drawn and projections[each.name].variance]
+        if not left or math.sqrt(variance) <= _CLOSE * total:
+            return
+        worst = max(left, key=lambda each: projections[each.name].variance)
+        projections[worst.name] = await worst.read(sampler, count)
 
-    An object that a gateway stored already stays as it is.
-    """
-    result = _Measured()
-    drawn = stratum.drawn
-    while drawn and len(result.ratios) < wanted.samples_per_stratum:
-        count = wanted.samples_per_stratum - len(result.ratios)
-        batch, drawn = drawn[:count], drawn[count:]
-        outcomes = await asyncio.gather(*(_sample(objects, wanted, each, gate) for each in batch))
-        for entry, outcome in zip(batch, outcomes, strict=True):
-            if outcome is None:
-                continue
-            result.read += outcome.read
-            if outcome.stored is None:
-                result.already += 1
-                result.stored += entry.size
-                continue
-            progress.done(1)
-            result.codecs[outcome.codec] += 1
-            result.cut += outcome.read < entry.size
-            result.ratios.append(outcome.stored / entry.size)
-            result.stored += round(outcome.stored)
-    return result
+
+class _Sampling:
+    """One stratum, and what was read of it so far."""
+
+    def __init__(self, stratum: Stratum, most: int) -> None:
+        drawn = stratum.drawn
+        self.name = stratum.name
+        self.facts = Facts(stratum)
+        self.drawn = drawn[:most]  # not looked at yet
+        self._beyond = drawn[most].rank if len(drawn) > most else None
+
+    async def read(self, sampler: "_Sampler", count: int) -> Projection:
+        """Read and compress objects in the order they were drawn, until `count` more are sampled.
+
+        An object that a gateway stored already stays as it is.
+        """
+        facts, wanted = self.facts, self.facts.sampled + count
+        while self.drawn and facts.sampled < wanted:
+            fewer = wanted - facts.sampled
+            batch, self.drawn = self.drawn[:fewer], self.drawn[fewer:]
+            for each, outcome in zip(batch, await sampler.read(batch), strict=True):
+                if outcome is not None:
+                    self._add(each.entry, outcome)
+        facts.threshold = self.drawn[0].rank if self.drawn else self._beyond
+        return facts.project()
+
+    def _add(self, entry: Listed, outcome: "_Outcome") -> None:
+        facts = self.facts
+        facts.read += outcome.read
+        if outcome.stored is None:
+            facts.already += 1
+            facts.sample.add(entry.size, entry.size)
+            return
+        facts.sampled += 1
+        facts.codecs[outcome.codec] += 1
+        facts.cut += outcome.read < entry.size
+        facts.sample.add(entry.size, outcome.stored)
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,19 +115,30 @@ class _Outcome:
     codec: str = ""
 
 
-async def _sample(
-    objects: Objects, wanted: Estimate, entry: Listed, gate: asyncio.Semaphore
-) -> _Outcome | None:
-    """Compress one object, or its beginning; None when it cannot be read any more."""
-    bucket = wanted.target.bucket
-    cut = (0, wanted.max_sample_bytes) if entry.size > wanted.max_sample_bytes else None
-    async with gate:
+class _Sampler:
+    """Reads and compresses objects, some at once."""
+
+    def __init__(self, objects: Objects, wanted: Estimate, progress: Progress) -> None:
+        self._objects = objects
+        self._wanted = wanted
+        self._progress = progress
+
+    async def read(self, batch: list[Drawn]) -> "list[_Outcome | None]":
+        """What became of each; None for what cannot be read any more."""
+        self._progress.found(len(batch))
+        return await fan_out([each.entry for each in batch], self._one, self._wanted.concurrency)
+
+    async def _one(self, entry: Listed) -> "_Outcome | None":
+        most = self._wanted.max_sample_bytes
+        cut = (0, most) if entry.size > most else None
+        backend, bucket = self._objects.backend, self._wanted.target.bucket
         try:
-            stream = await objects.backend.get(bucket, entry.key, byte_range=cut)
-            async with stream:
-                return await _compressed(objects, wanted, entry.size, stream)
+            async with await backend.get(bucket, entry.key, byte_range=cut) as stream:
+                return await _compressed(self._objects, self._wanted, entry.size, stream)
         except (BackendAnswer, BackendProtocolError):
             return None
+        finally:
+            self._progress.done(1)
 
 
 async def _compressed(
@@ -237,118 +171,3 @@ def _is_stored_form(piece: bytes) -> bool:
     """Frames or an envelope without the metadata that would say how to read them."""
     magics = (frame.MAGIC, frame.PADDING_MAGIC)
     return piece.startswith(magics) or envelope.recognise(piece) is not None
-
-
-def _report(
-    wanted: Estimate,
-    strata: Sequence[Stratum],
-    measured: Sequence[_Measured],
-    *,
-    truncated: bool,
-) -> EstimateReport:
-    rows = tuple(_row(each, facts) for each, facts in zip(strata, measured, strict=True))
-    total, projected = sum(row.bytes for row in rows), sum(row.projected_bytes for row in rows)
-    bands, billed_after = _after(strata, rows, wanted.storage_class)
-    billed = sum(each.billed for each in strata)
-    read = sum(row.sampled_bytes_read for row in rows)
-    return EstimateReport(
-        bucket=wanted.target.bucket,
-        prefix=wanted.target.prefix,
-        total_objects=sum(row.objects for row in rows),
-        total_bytes=total,
-        listing_truncated=truncated,
-        max_list_keys=wanted.max_list_keys,
-        sampled_objects=sum(row.sampled for row in rows),
-        sampled_bytes_read=read,
-        sampled_fraction_of_total_bytes=read / total if total else 0.0,
-        strata=rows,
-        overall_ratio=projected / total if total else 1.0,
-        projected_total_bytes=projected,
-        sizes_after=bands,
-        storage_class=wanted.storage_class.name,
-        billed_bytes=billed,
-        projected_billed_bytes=billed_after,
-        price_per_gb_month=wanted.price_per_gb_month,
-        current_monthly_cost_usd=billed / GIB * wanted.price_per_gb_month,
-        projected_monthly_cost_usd=billed_after / GIB * wanted.price_per_gb_month,
-        seed=wanted.seed,
-        notes=_notes(wanted, rows, sum(each.cut for each in measured), truncated=truncated),
-    )
-
-
-def _row(stratum: Stratum, facts: _Measured) -> StratumEstimate:
-    whole = len(facts.ratios) + facts.already == stratum.objects
-    projected = facts.stored if whole else round(stratum.size * facts.ratio())
-    ratio = projected / stratum.size if stratum.size else 1.0
-    return StratumEstimate(
-        stratum.name,
-        stratum.objects,
-        stratum.size,
-        len(facts.ratios),
-        facts.already,
-        facts.read,
-        dict(facts.codecs.most_common()),
-        ratio,
-        projected,
-        _advice(stratum, facts, ratio),
-    )
-
-
-def _advice(stratum: Stratum, facts: _Measured, ratio: float) -> str:
-    """What to do about a stratum: compress, dictionary, leave, or look closer."""
-    if not facts.ratios:
-        return "leave" if facts.already or not stratum.size else "unknown"
-    if ratio >= _NO_GAIN:
-        return "leave"
-    small = stratum.size / stratum.objects < _SMALL
-    return "dictionary" if small and stratum.objects >= _MANY else "compress"
-
-
-def _after(
-    strata: Sequence[Stratum], rows: Sequence[StratumEstimate], storage: StorageClass
-) -> tuple[tuple[SizeBand, ...], int]:
-    """Sizes after compression, from those before; and what they are on the bill."""
-    objects, sizes = Counter[int | None](), Counter[int | None]()
-    billed = 0
-    for stratum, row in zip(strata, rows, strict=True):
-        for each in stratum.classes.values():
-            size = round(each.size / each.objects * row.ratio)
-            below = next((bound for bound in _BOUNDS if size < bound), None)
-            objects[below] += each.objects
-            sizes[below] += round(each.size * row.ratio)
-            billed += each.objects * storage.billed(size)
-    bounds: tuple[int | None, ...] = (*_BOUNDS, None)
-    return tuple(SizeBand(each, objects[each], sizes[each]) for each in bounds), billed
-
-
-def _notes(
-    wanted: Estimate, rows: Sequence[StratumEstimate], cut: int, *, truncated: bool
-) -> tuple[str, ...]:
-    drawn = (
-        "extrapolated from objects drawn in proportion to their size; the same bucket and seed"
-        f" ({wanted.seed}) give the same figures, more --samples-per-stratum better ones"
-    )
-    notes = ["storage only: requests, traffic and the gateway's own machine cost extra", drawn]
-    if not rows:
-        return (f"no objects were found under {wanted.target}", *notes)
-    if cut:
-        notes.append(
-            f"of {cut} large objects only the first {wanted.max_sample_bytes} bytes were read"
-        )
-    blind = [row.stratum for row in rows if row.bytes and not row.sampled and not row.already_s4]
-    if blind:
-        notes.append(f"nothing could be read of {', '.join(blind)}: counted as not compressible")
-    if already := sum(row.already_s4 for row in rows):
-        notes.append(
-            f"{already} objects drawn are stored by a gateway already: counted as they are"
-        )
-    if truncated:
-        notes.append(f"the listing was cut after {wanted.max_list_keys} keys (--max-list-keys)")
-    if any(row.advice == "dictionary" for row in rows):
-        notes.append("small objects of one kind compress better with a dictionary: s4 train-dict")
-    if not wanted.storage_class.verbatim:
-        notes.append(
-            f"billed as {wanted.storage_class.name}: sizes after compression are averages of size"
-            " classes, and a sidecar of a large object is billed as an object of its own"
-        )
-    return tuple(notes)

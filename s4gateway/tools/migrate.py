@@ -98,7 +98,7 @@ class _Compress:
             raise Skipped(Outcome.NOT_COMPRESSIBLE)
 
     def recipe(self, source: Attributes) -> Recipe:
-        return Recipe(self._dispatcher)
+        return Recipe(self._dispatcher, needs_md5=not manifest.is_etag(source.etag))
 
     def finish(self, looked: Looked, source: Attributes, encoded: EncodedObject) -> EncodedObject:
         if not encoded.manifest.framed:

@@ -18,7 +18,8 @@ from s4gateway.objects.sidecar import Sidecars
 from s4gateway.state import ledger, shared_file
 from s4gateway.state.ledger import Counters
 from s4gateway.tools import savings, walk
-from s4gateway.tools.counting import BucketCounter, Count, Failure
+from s4gateway.tools.counting import BucketCounter, Count
+from s4gateway.tools.failure import Failure
 from s4gateway.tools.figures import DEFAULT_PRICE, BucketSavings, Pricing, row
 from s4gateway.tools.progress import SILENT, Progress
 from s4gateway.tools.storage_classes import CLASSES, StorageClass
@@ -133,7 +134,7 @@ async def rescan(backend: Backend, order: Rescan, progress: Progress = SILENT) -
         count = Count()
         noted = ("The bucket does not exist, so nothing is stored in it.",)
     counters = Counters(count.original, count.stored + count.sidecar_bytes, count.objects)
-    written = order.write and not count.failed
+    written = order.write and not count.failures.count
     if written and before is not None:
         _replace(order, counters, before)
     moved = _ledger(order) != before and not written
@@ -230,8 +231,8 @@ def _report(
         ledger=before,
         difference=difference,
         written=written,
-        failed=count.failed,
-        failures=tuple(sorted(count.failures, key=lambda each: each.key)),
+        failed=count.failures.count,
+        failures=count.failures.sorted(),
         notes=notes,
     )
 
@@ -249,8 +250,8 @@ def _notes(order: Rescan, count: Count, moved: bool) -> Iterable[str]:
             "The ledger counted something for this bucket during the scan, so the difference holds"
             " that, too."
         )
-    if count.failed:
-        yield f"{count.failed} objects could not be looked at and are not in the figures." + (
+    if failed := count.failures.count:
+        yield f"{failed} objects could not be looked at and are not in the figures." + (
             " The ledger was left as it is." if order.write else ""
         )
     yield from _about_classes(order, count)

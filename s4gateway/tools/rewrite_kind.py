@@ -4,7 +4,7 @@ Rule: an object is left alone for a reason that has a name, or it fails at a req
 what changed or vanished while it was looked at is a reason, never a failure.
 """
 
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from enum import StrEnum
@@ -21,8 +21,7 @@ from s4gateway.s3.errors import S3Error
 from s4gateway.tools.patience import is_passing
 from s4gateway.tools.walk import Listed
 from s4gateway.values import immutable
-from s4gateway.wire import frame
-from s4gateway.wire.errors import ManifestError
+from s4gateway.wire import frame, manifest
 
 _NO_KEY: Final = 400  # a read of what is encrypted under a customer's key, without it
 _OUT_OF_RANGE: Final = 416
@@ -51,6 +50,17 @@ class Outcome(StrEnum):
     LOCKED = "locked"
     ENCRYPTED = "encrypted"
     ARCHIVED = "archived"
+    OTHER_SUFFIX = "other-suffix"
+    EXPIRING = "expiring"
+    TABLE_FILE = "table-file"
+    NOT_PARQUET = "not-parquet"
+    ALREADY_ZSTD = "already-zstd"
+    PARQUET_ENCRYPTED = "parquet-encrypted"
+    UNSUPPORTED_STRUCTURE = "unsupported-structure"
+    ROW_GROUP_TOO_LARGE = "row-group-too-large"
+    PAGE_TOO_LARGE = "page-too-large"
+    NOT_VERIFIABLE = "not-verifiable"
+    VALUE_MISMATCH = "value-mismatch"
 
 
 class Skipped(Exception):
@@ -88,10 +98,14 @@ class Looked:
 
 @immutable
 class Recipe:
-    """How to encode an object; `trailer` is the padding frame that goes behind its frames."""
+    """How to encode an object; `trailer` is the padding frame that goes behind its frames.
+
+    `needs_md5` is false where another ETag than its MD5 will be seen.
+    """
 
     dispatcher: Dispatcher
     trailer: bytes = b""
+    needs_md5: bool = True
 
 
 @immutable
@@ -103,14 +117,8 @@ class Rewritten:
     codec: str
 
 
-class Kind(Protocol):
-    """What objects are turned into. Every method may raise Skipped.
-
-    With `vouches_for_frames` an object without a gateway's metadata that passes `check` is read as
-    frames.
-    """
-
-    vouches_for_frames: bool
+class Gate(Protocol):
+    """What is to be done of what could be. Every method may raise Skipped."""
 
     def check_listed(self, listed: Listed) -> None:
         """Refuse what its listing already tells."""
@@ -120,12 +128,8 @@ class Kind(Protocol):
         """Refuse what its headers and first bytes tell."""
         ...
 
-    def recipe(self, source: Attributes) -> Recipe:
-        """Say how to encode an object that was opened."""
-        ...
-
     def finish(self, looked: Looked, source: Attributes, encoded: EncodedObject) -> EncodedObject:
-        """What is to be stored of what was encoded and verified, if it is worth it.
+        """What is to be stored of what was made and verified, if it is worth it.
 
         Its manifest says whether it carries the ledger's mark.
         """
@@ -133,6 +137,24 @@ class Kind(Protocol):
 
     def stamps(self, source: Attributes) -> list[tuple[str, str]]:
         """Headers to store with what was made of an object."""
+        ...
+
+
+# What an object was when it was read, and what was made of it and verified; the caller closes that.
+Make = Callable[[Looked], Awaitable[tuple[Attributes, EncodedObject]]]
+
+
+class Kind(Gate, Protocol):
+    """What objects are turned into that keep their content.
+
+    With `vouches_for_frames` an object without a gateway's metadata that passes `check` is read as
+    frames.
+    """
+
+    vouches_for_frames: bool
+
+    def recipe(self, source: Attributes) -> Recipe:
+        """Say how to encode an object that was opened; may raise Skipped."""
         ...
 
 
@@ -171,7 +193,6 @@ def _answered(op: str, error: BackendAnswer) -> Skipped | Failed:
 
 def with_etag(encoded: EncodedObject, seen: str) -> EncodedObject:
     """The object under the ETag that clients have seen; under its MD5 where that is no S3 ETag."""
-    try:
-        return replace(encoded, manifest=replace(encoded.manifest, logical_etag=seen))
-    except ManifestError:
+    if not manifest.is_etag(seen):
         return encoded
+    return replace(encoded, manifest=replace(encoded.manifest, logical_etag=seen))

@@ -16,8 +16,9 @@ from s4gateway.backend.base import Backend, BackendAnswer
 from s4gateway.state.ledger import Counters
 from s4gateway.state.live_ledger import LiveLedger
 from s4gateway.tools.failure import NAMED, Bounded, Failure
-from s4gateway.tools.objects import open_objects
+from s4gateway.tools.objects import Objects, open_objects
 from s4gateway.tools.progress import Progress
+from s4gateway.tools.rewrite_encoding import Encoder
 from s4gateway.tools.rewrite_kind import Failed, Kind, Outcome, Rewritten, Skipped
 from s4gateway.tools.rewrite_order import RewriteParams, RewriteRefused
 from s4gateway.tools.rewriting import Rewriter
@@ -36,6 +37,7 @@ class Tally:
         self.objects = self.size = self.before = self.after = 0
         self.truncated = False
         self.acl_unreadable = 0
+        self.unlike_etags = 0
         self.versioning: str | None = None
         self.versioning_unknown = ""
         self.conditional: bool | None = None
@@ -93,6 +95,11 @@ class Tally:
                 f"The ACLs of {self.acl_unreadable} objects could not be read (denied, or not"
                 " supported by the store); none is carried over."
             )
+        if self.unlike_etags:
+            found.append(
+                f"The ETags of {self.unlike_etags} objects are not the MD5s of their bytes, and the"
+                " store shows no checksum of them: they were read twice, with the same result."
+            )
         if not params.carry_tags and self.outcomes[Outcome.REWRITTEN]:
             found.append("Tags were neither read nor carried over (--no-tags).")
         if self.outcomes[Outcome.FAILED]:
@@ -141,22 +148,38 @@ async def run(
     backend: Backend, params: RewriteParams, kind: Kind, progress: Progress, tally: Tally
 ) -> None:
     """Rewrite everything below the target; raises BackendError, RewriteRefused, StateFileError."""
+    async with opened(backend, params, tally) as objects:
+        encoder = Encoder(objects, params, kind)
+        rewriter = Rewriter(objects, params, kind, encoder.encode)
+        await rewrite_all(objects, params, rewriter, progress, tally)
+        tally.unlike_etags = encoder.unlike_etags
+
+
+@asynccontextmanager
+async def opened(backend: Backend, params: RewriteParams, tally: Tally) -> AsyncIterator[Objects]:
+    """Have what a run needs while the block lasts; raises as `run` does."""
     await _look_at_versions(backend, params, tally)
     memory = max(params.making.memory, params.concurrency * _EACH)
     making = replace(params.making, memory=memory)
     async with _ledger(params) as ledger, open_objects(backend, making, ledger) as objects:
-        rewriter = Rewriter(objects, params, kind)
+        yield objects
 
-        async def one(listed: Listed) -> None:
-            progress.found(1, listed.size)
-            try:
-                await _count(rewriter, listed, tally)
-            finally:
-                progress.done(1, listed.size)
 
-        await each(_listed(backend, params, tally), one, params.concurrency)
-        tally.conditional = rewriter.replacer.conditional
-        tally.acl_unreadable = rewriter.acl_unreadable
+async def rewrite_all(
+    objects: Objects, params: RewriteParams, rewriter: Rewriter, progress: Progress, tally: Tally
+) -> None:
+    """Rewrite everything below the target with `rewriter`; raises BackendError."""
+
+    async def one(listed: Listed) -> None:
+        progress.found(1, listed.size)
+        try:
+            await _count(rewriter, listed, tally)
+        finally:
+            progress.done(1, listed.size)
+
+    await each(_listed(objects.backend, params, tally), one, params.concurrency)
+    tally.conditional = rewriter.replacer.conditional
+    tally.acl_unreadable = rewriter.acl_unreadable
 
 
 async def _count(rewriter: Rewriter, listed: Listed, tally: Tally) -> None:

@@ -11,9 +11,11 @@ import base64
 
 from s4gateway.backend.base import BackendAnswer, BackendError, Head
 from s4gateway.backend.probe import ConditionalVerb
+from s4gateway.objects.accounting import Swap
 from s4gateway.objects.attributes import describe
 from s4gateway.objects.cache import ObjectName
 from s4gateway.objects.encoding import EncodedObject
+from s4gateway.objects.footprint import Footprint
 from s4gateway.objects.guarded import is_open, is_refused
 from s4gateway.s3 import etag
 from s4gateway.tools.objects import Objects
@@ -85,11 +87,18 @@ class Replacer:
         return False
 
     async def _settle(self, name: ObjectName, encoded: EncodedObject, head: Head) -> None:
-        """Bring the sidecar up to an object whose storing was not heard of."""
-        sidecars = self._objects.sidecars
-        if encoded.index is None:
-            await sidecars.retire(name)
-        elif await sidecars.write(name, encoded.index, head.etag, head.size) is None:
+        """Bring the sidecar up to an object whose storing was not heard of, and count it."""
+        made, index = encoded.manifest, encoded.index
+        counted = made.ledger and not encoded.bare
+
+        async def bring(swap: Swap) -> bool:
+            swap.resumed(Footprint(made.original_size, head.size, accounted=counted))
+            if index is None:
+                await swap.drop_sidecar(name, None, as_known=False)
+                return True
+            return await swap.write_sidecar(name, index, head.etag, head.size) is not None
+
+        if not await self._objects.writer.accounts.around(name, bring):
             raise Failed("PutObject(sidecar)", "the object is stored; run s4 repair-sidecar")
 
     async def _look_again(self, looked: Looked) -> None:

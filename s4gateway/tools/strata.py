@@ -43,6 +43,14 @@ class SizeClass:
     size: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class Drawn:
+    """An object, and the rank by which it was drawn."""
+
+    rank: float
+    entry: Listed
+
+
 @dataclass(slots=True)
 class Stratum:
     """The objects of one kind; `billed` are their bytes on the bill as they lie there."""
@@ -55,7 +63,7 @@ class Stratum:
     _drawn: list[tuple[float, str, Listed]] = field(default_factory=list)
 
     def add(self, entry: Listed, storage: StorageClass, seed: int, keep: int) -> None:
-        """Count an object, and draw it perhaps."""
+        """Count an object, and have it among the `keep` that were drawn, perhaps."""
         self.objects += 1
         self.size += entry.size
         self.billed += storage.billed(entry.size)
@@ -70,9 +78,9 @@ class Stratum:
                 heapq.heappushpop(self._drawn, ranked)
 
     @property
-    def drawn(self) -> list[Listed]:
-        """The sample, first drawn first."""
-        return [entry for *_, entry in sorted(self._drawn, reverse=True)]
+    def drawn(self) -> list[Drawn]:
+        """What was drawn, first drawn first."""
+        return [Drawn(-rank, entry) for rank, _, entry in sorted(self._drawn, reverse=True)]
 
 
 def _rank(seed: int, entry: Listed) -> float:

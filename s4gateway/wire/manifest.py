@@ -46,7 +46,16 @@ _LEDGERED: Final = "1"
 _U32_MAX: Final = 2**32 - 1
 _U64_MAX: Final = 2**64 - 1
 _is_checksum: Final = re.compile("[a-z0-9]{1,16}:[A-Za-z0-9+/]{1,128}={0,2}").fullmatch
-_is_etag: Final = re.compile("[0-9a-f]{32}(-[0-9]{1,5})?").fullmatch
+_etag: Final = re.compile("[0-9a-f]{32}(-[0-9]{1,5})?").fullmatch
+
+
+def is_etag(text: str) -> bool:
+    """Whether a manifest can say that clients see this ETag: an MD5, or a composite of several.
+
+    >>> is_etag("d41d8cd98f00b204e9800998ecf8427e-2"), is_etag("d41d8cd9")
+    (True, False)
+    """
+    return _etag(text) is not None
 
 
 @immutable
@@ -266,7 +275,7 @@ def _check_number(value: int, maximum: int) -> None:
 
 
 def _check_etag(etag: str) -> None:
-    if _is_etag(etag) is None:
+    if not is_etag(etag):
         raise errors.ManifestError("bad-etag", f"{etag!r}")
 
 
@@ -301,7 +310,7 @@ def _dict_id(metadata: Mapping[str, str]) -> str | None:
 
 def _logical_etag(metadata: Mapping[str, str]) -> str | None:
     etag = metadata.get(LOGICAL_ETAG)
-    return etag if etag is not None and _is_etag(etag) is not None else None
+    return etag if etag is not None and is_etag(etag) else None
 
 
 def _tail(metadata: Mapping[str, str]) -> str | None:

@@ -15,7 +15,7 @@ from s4gateway.codecs.zstd_dict import ZstdDict
 from s4gateway.wire import errors, frame
 from s4gateway.wire.codec_id import CodecId
 from s4gateway.wire.crc32c import crc32c
-from tests.contracts.codec_contract import MIB, bodies, cuts, refused, segments, untimed
+from tests.contracts.codec_contract import MIB, bodies, cuts, refused, segments
 
 CODECS = Registry()
 BODY = b"the quick brown fox jumps over the lazy dog\n" * 200
@@ -29,7 +29,6 @@ def encoded(codec: CodecId, body: bytes = BODY) -> tuple[frame.FrameHeader, byte
 
 
 @pytest.mark.parametrize("codec", NAMES)
-@untimed
 @given(body=bodies, positions=cuts)
 def test_a_frame_decodes_from_any_pieces(codec, body, positions):
     header, payload = encoded(codec, body)
@@ -163,7 +162,6 @@ def test_the_caller_may_allow_less():
         PayloadDecoder(CODECS.get(CodecId.PASSTHROUGH), MIB, None, 0, max_original=MIB - 1)
 
 
-@untimed
 @given(st.lists(st.tuples(st.sampled_from(NAMES), bodies), max_size=6), st.integers(0, 30))
 def test_a_body_of_mixed_frames_and_padding_decodes(parts, pad):
     stored, original = frame.padding(pad), b""

@@ -12,7 +12,6 @@ from s4gateway.codecs import dispatcher
 from s4gateway.codecs.dispatcher import Dispatcher
 from s4gateway.wire.codec_id import CodecId
 from tests import corpus
-from tests.contracts.codec_contract import untimed
 
 NOISE = corpus.noise(8192, seed=3)
 
@@ -40,7 +39,6 @@ def test_entropy_is_shannons(size):
         assert dispatcher.entropy(sample) == pytest.approx(expected, abs=1e-9)
 
 
-@untimed
 @given(
     st.binary(max_size=300),
     st.integers(0, 4096),
@@ -54,7 +52,6 @@ def test_shortcuts_never_change_the_pick(head, size, seed, magic):
     assert (picked(body) is CodecId.PASSTHROUGH) == plain_rule(body)
 
 
-@untimed
 @given(st.integers(150, 4096), st.floats(0, 0.4), st.integers(0, 2**32))
 def test_mixtures_of_text_and_noise_follow_the_rule(size, share, seed):
     source = random.Random(seed)

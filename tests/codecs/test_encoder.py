@@ -17,7 +17,7 @@ from s4gateway.wire import frame
 from s4gateway.wire.codec_id import CodecId
 from s4gateway.wire.crc32c import crc32c
 from tests import corpus
-from tests.contracts.codec_contract import MIB, bodies, cuts, segments, untimed
+from tests.contracts.codec_contract import MIB, bodies, cuts, segments
 
 CODECS = Registry()
 TEXT = b"".join(b"%d: a line of a log file, level=info\n" % i for i in range(5000))
@@ -32,7 +32,6 @@ def encode_frame(body: bytes, codec: base.Codec, positions=()) -> encoder.Encode
 
 
 @pytest.mark.parametrize("codec", NAMES)
-@untimed
 @given(body=bodies, positions=cuts)
 def test_a_frame_round_trips_and_never_grows(codec, body, positions):
     encoded = encode_frame(body, CODECS.get(codec), positions)
@@ -101,7 +100,6 @@ def test_many_threads_encode_the_same_frames():
         assert list(got) == expected
 
 
-@untimed
 @given(st.binary(max_size=400), st.integers(1, 100))
 def test_a_body_is_cut_into_full_chunks(body, chunk_size):
     encoded = encode_body(body, Zstd(), chunk_size)

@@ -59,7 +59,7 @@ def test_importing_the_package_imports_nothing_else_of_it():
         "s4gateway.crc32c(b'123456789') == 0xE3069283 or sys.exit(1)\n"
     )
     done = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=60
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=300
     )
     assert done.stdout == "[]\n"
 
@@ -267,6 +267,11 @@ def test_what_is_no_sidecar_is_an_index_error():
 
 def test_other_threads_run_while_a_checksum_is_computed():
     """A thread that spins gets on while another one encodes: the lock is not held throughout."""
+    # A busy machine may give the spinning thread no turn during one call, but not during so many.
+    assert any(_turns_during_a_checksum() >= 5 for _ in range(100))
+
+
+def _turns_during_a_checksum() -> int:
     data = bytes(64 * 1024 * 1024)
     begun, done, turns = threading.Event(), threading.Event(), 0
 
@@ -281,7 +286,7 @@ def test_other_threads_run_while_a_checksum_is_computed():
     while not done.wait(0.001):
         turns += 1
     thread.join()
-    assert turns >= 5
+    return turns
 
 
 def test_there_is_no_gpu():

@@ -22,7 +22,6 @@ from tests.contracts.codec_contract import (
     decompress,
     refused,
     segments,
-    untimed,
 )
 
 MAGIC = b"\x28\xb5\x2f\xfd"
@@ -52,7 +51,6 @@ def bomb(blocks: int, claimed: int) -> bytes:
     return header + block(1, b"A", 128 * 1024) * blocks
 
 
-@untimed
 @given(bodies, cuts, st.sampled_from([1, 2, 3, 5, 9]))
 def test_bytes_are_those_of_the_streaming_api(body, positions, level):
     stream = zstandard.ZstdCompressor(level=level).compressobj()

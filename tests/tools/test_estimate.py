@@ -7,7 +7,8 @@ import pytest
 
 from s4gateway.backend.base import Body
 from s4gateway.backend.memory import MemoryBackend
-from s4gateway.tools.estimate import Estimate, EstimateReport, estimate
+from s4gateway.tools.estimate import estimate
+from s4gateway.tools.estimate_report import Estimate, EstimateReport
 from s4gateway.tools.objects import Making
 from s4gateway.tools.storage_classes import CLASSES
 from s4gateway.tools.strata import NO_EXTENSION, OTHERS, Strata, stratum_of
@@ -155,4 +156,24 @@ def test_the_draw_prefers_large_objects_and_ignores_the_order_of_the_listing():
             strata.add(entry)
         draws.append(strata.sorted()[0].drawn)
     assert draws[0] == draws[1]
-    assert all(entry.size == 1_000_000 for entry in draws[0])
+    assert all(drawn.entry.size == 1_000_000 for drawn in draws[0])
+
+
+async def test_more_is_read_of_a_kind_whose_objects_differ(store: MemoryBackend):
+    draw = random.Random(4)
+    for number in range(400):
+        await store.put(BUCKET, f"{number}.same", Body.of(b"a line\n" * 1000))
+        shrinks = draw.random() < 0.5
+        body = b"a line\n" * 1000 if shrinks else draw.randbytes(7000)
+        await store.put(BUCKET, f"{number}.mixed", Body.of(body))
+    report = await estimate(store, WANTED)
+    assert row(report, ".same")["sampled"] == WANTED.samples_per_stratum
+    assert WANTED.samples_per_stratum * 8 < row(report, ".mixed")["sampled"] <= 256  # type: ignore[operator]
+    assert 0 < report.margin_bytes < 0.15 * report.projected_total_bytes
+
+
+async def test_what_was_read_whole_has_no_margin(store: MemoryBackend):
+    for number in range(5):
+        await store.put(BUCKET, f"{number}.log", Body.of(corpus.log(3000, number)))
+    await store.put(BUCKET, "empty.log", Body.of(b""))
+    assert (await estimate(store, WANTED)).margin_bytes == 0
