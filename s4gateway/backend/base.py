@@ -276,7 +276,7 @@ class Backend(Protocol):
         """DeleteObjects of any number of keys, 1,000 a request; returns what was not deleted."""
         ...
 
-    async def list(self, bucket: str, raw_query: str) -> bytes:
+    async def list(self, bucket: str, raw_query: str, headers: HeaderList = ()) -> bytes:
         """Return the XML of ListObjects, ListObjectsV2 or ListObjectVersions, at most 16 MiB."""
         ...
 

@@ -206,9 +206,9 @@ class S3Backend:
                 raise await _refusal(response)
             return _delete_failures(await response.read(base.LIST_LIMIT))
 
-    async def list(self, bucket: str, raw_query: str) -> bytes:
+    async def list(self, bucket: str, raw_query: str, headers: base.HeaderList = ()) -> bytes:
         """Return one page of a listing as the store wrote it."""
-        async with await self._send("GET", _path(bucket), raw_query, ()) as response:
+        async with await self._send("GET", _path(bucket), raw_query, headers) as response:
             if response.head.status >= 300:
                 raise await _refusal(response)
             encoding = response.head.headers.get("content-encoding", "identity")
@@ -325,20 +325,22 @@ class S3Backend:
             headers = [*headers, *_integrity(method, query, headers, body, self._checksum)]
         md5 = None if body is None else self._content_md5(method, query, headers, body)
         signed, unsigned = _outgoing(headers, md5, _FRAMING if _is_chunked(body) else frozenset())
+        sent = [("host", endpoint.host), *signed.items(), *unsigned]
         if credentials is not None:
             signer = self._signer
             if signer is None or signer.credentials is not credentials:
                 signer = self._signer = sigv4.Signer(credentials, endpoint.region)
-            signed += signer.sign(
-                method, endpoint.host, path, query, signed, self._payload_hash(body), now
+            payload_hash = self._payload_hash(body)
+            sent += signer.sign(
+                method, endpoint.host, path, query, signed.items(), payload_hash, now
             )
         return await self._http.request(
             method,
             endpoint.origin,
             f"{path}?{query}" if query else path,
-            [("host", endpoint.host), *signed, *unsigned],
+            sent,
             body,
-            slow=method == "POST" or any(name == "x-amz-copy-source" for name, _ in signed),
+            slow=method == "POST" or "x-amz-copy-source" in signed,
         )
 
     def _content_md5(
@@ -353,9 +355,10 @@ class S3Backend:
             return body.md5
         if self._checksum is not Checksum.MD5:
             return None
-        locks = any(name.startswith("x-amz-object-lock-") for name, _ in headers)
-        if body.md5 is not None or not locks or not isinstance(body.chunks, bytes):
+        if body.md5 is not None or not isinstance(body.chunks, bytes):
             return body.md5
+        if not any(name.startswith("x-amz-object-lock-") for name, _ in headers):
+            return None
         md5 = hashlib.md5(body.chunks, usedforsecurity=False).digest()
         return base64.b64encode(md5).decode()
 
@@ -414,7 +417,7 @@ def _is_chunked(body: base.Body | None) -> bool:
 
 def _outgoing(
     headers: base.HeaderList, md5: str | None, framing: frozenset[str]
-) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
+) -> tuple[dict[str, str], list[tuple[str, str]]]:
     """The caller's headers to sign and not to sign; repeats become one field (RFC 9110 5.3).
 
     `framing` are those of ours that this caller sets.
@@ -431,7 +434,7 @@ def _outgoing(
             signed[name] = f"{signed[name]},{value}" if name in signed else value
     if md5 is not None:
         signed["content-md5"] = md5
-    return list(signed.items()), unsigned
+    return signed, unsigned
 
 
 def _object_fault(head: base.Head, byte_range: tuple[int, int] | None, if_match: str | None) -> str:

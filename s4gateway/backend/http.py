@@ -39,6 +39,8 @@ class HttpResponse(base.ObjectStream):
 
     async def read(self, limit: int) -> bytes:
         """Return the body; more than `limit` bytes are a BackendProtocolError."""
+        if self._connection is None and len(self._pieces) == 1 and len(self._pieces[0]) <= limit:
+            return self._pieces.popleft()  # most answers: all of it came with its head
         pieces: list[bytes] = []
         room = limit
         async for piece in self:

@@ -198,7 +198,7 @@ class MemoryBackend:
             objects.pop(key, None)
         return []
 
-    async def list(self, bucket: str, raw_query: str) -> bytes:
+    async def list(self, bucket: str, raw_query: str, headers: base.HeaderList = ()) -> bytes:
         """ListObjects and ListObjectsV2."""
         asked = dict(query.parse_query(raw_query))
         if unknown := asked.keys() - _LISTING:

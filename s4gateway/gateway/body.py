@@ -76,14 +76,19 @@ class RequestBody:
     async def pieces(self) -> AsyncIterator[Piece]:
         """Yield the plaintext; raises ClientGone, S3Error."""
         decoder = self._decoder
-        async for data in self._messages():
-            if decoder is None:
-                self._count(len(data))
-                yield data
+        more = not self.finished
+        while more:
+            message = await self._receive()
+            if message["type"] == "http.disconnect":
+                raise ClientGone
+            data: bytes = message.get("body", b"")
+            more = message.get("more_body", False)
+            if not data:
                 continue
-            for piece in decoder.feed(data):
+            for piece in (data,) if decoder is None else decoder.feed(data):
                 self._count(len(piece))
                 yield piece
+        self.finished = True
         if decoder is None and self.length is not None and self.received != self.length:
             raise S3Error("IncompleteBody")
 
@@ -94,18 +99,6 @@ class RequestBody:
                 raise S3Error("RequestBodyLengthMismatch")
         elif self.received > self._limit:
             raise S3Error("EntityTooLarge", MaxSizeAllowed=self._limit)
-
-    async def _messages(self) -> AsyncIterator[bytes]:
-        more = not self.finished
-        while more:
-            message = await self._receive()
-            if message["type"] == "http.disconnect":
-                raise ClientGone
-            data: bytes = message.get("body", b"")
-            more = message.get("more_body", False)
-            if data:
-                yield data
-        self.finished = True
 
     def trailers(self) -> dict[str, str]:
         """Trailers of a body that was read to its end; raises S3Error when it was cut short."""

@@ -63,6 +63,11 @@ class ClientKey:
     backend: BackendIdentity = BackendIdentity.GATEWAY
     session_token: str | None = field(default=None, repr=False)
 
+    @classmethod
+    def of(cls, pair: Credentials) -> "ClientKey":
+        """A client's key that is the gateway's own pair, and has no limits of its own."""
+        return cls(pair.access_key, pair.secret, session_token=pair.session_token)
+
     def may_reach(self, bucket: str | None, key: str | None) -> bool:
         """Whether this bucket or object is in scope.
 
@@ -93,7 +98,7 @@ class ClientKey:
         return self.backend is BackendIdentity.OWN
 
 
-_NO_BACKEND_PAIR: Final[Callable[[], Credentials | None]] = lambda: None  # noqa: E731
+_NO_BACKEND_PAIR: Final[Callable[[], ClientKey | None]] = lambda: None  # noqa: E731
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +111,7 @@ class ClientKeys:
 
     keys: Mapping[str, ClientKey] = field(default_factory=dict, repr=False)
     anonymous_read_buckets: frozenset[str] = frozenset()
-    backend_pair: Callable[[], Credentials | None] = field(default=_NO_BACKEND_PAIR, repr=False)
+    backend_pair: Callable[[], ClientKey | None] = field(default=_NO_BACKEND_PAIR, repr=False)
 
     def lookup(self, access_key: str) -> ClientKey | None:
         """Return the key of that name, or None."""
@@ -114,9 +119,7 @@ class ClientKeys:
         if found is not None:
             return found
         pair = self.backend_pair()
-        if pair is None or pair.access_key != access_key:
-            return None
-        return ClientKey(access_key, pair.secret, session_token=pair.session_token)
+        return pair if pair is not None and pair.access_key == access_key else None
 
     def secret_of(self, access_key: str) -> str | None:
         """Return the secret to verify that key's signatures with, or None."""

@@ -32,6 +32,7 @@ _REFUSED: Final = (
     "x-amz-if-match-last-modified-time",
     "x-amz-if-match-size",
 )
+_ALL: Final = frozenset({*_REFUSED, "if-match", "if-none-match"})
 _WRITES: Final = (ConditionalVerb.PUT,)
 # The requests to the backend that carry the conditions; a large copy is an upload in parts.
 _CARRIERS: Final = {
@@ -47,12 +48,12 @@ async def write_conditions(context: RequestContext) -> HeaderPairs:
     NotImplemented for conditions that nobody would decide.
     """
     headers = context.headers
+    if _ALL.isdisjoint(headers):
+        return []
     for name in _REFUSED:
         if name in headers:
             raise S3Error("NotImplemented", Header=name)
     none_match, match = headers.get("if-none-match"), headers.get("if-match")
-    if none_match is None and match is None:
-        return []
     deletes = context.operation is Operation.DeleteObject
     if none_match is not None and (match is not None or deletes):
         raise S3Error("NotImplemented", Header="If-None-Match")

@@ -16,7 +16,7 @@ from s4gateway.objects.opening import Source
 from s4gateway.s3 import copy_source
 from s4gateway.s3.conditions import UNCONDITIONAL, ReadConditions, Verdict
 from s4gateway.s3.errors import S3Error
-from s4gateway.s3.headers import Headers
+from s4gateway.s3.headers import OF_THE_REQUEST, Headers
 from s4gateway.s3.operations import Operation
 from s4gateway.wire import keys
 
@@ -45,8 +45,8 @@ def _read_headers(headers: Headers) -> HeaderPairs:
             kept.append(("x-amz-" + name.removeprefix(_PREFIX), value))
         elif name == _OWNER:
             kept.append(("x-amz-expected-bucket-owner", value))
-        elif name == "x-amz-request-payer":
-            kept.append((name, value))
+        elif name in OF_THE_REQUEST and name != "x-amz-expected-bucket-owner":
+            kept.append((name, value))  # that names the owner of the destination
     return kept
 
 

@@ -9,7 +9,6 @@ for nobody. ASGI 2.4: https://asgi.readthedocs.io/en/latest/specs/www.html
 
 import asyncio
 import logging
-import re
 from collections import deque
 from collections.abc import Iterable
 from typing import Final, Protocol
@@ -28,8 +27,9 @@ BODY_LOW_WATER: Final = 128 * 1024
 
 _JOIN_BELOW: Final = 64 * 1024  # segments smaller than this are delivered together
 _FRAMING: Final = frozenset((b"content-length", b"transfer-encoding", b"connection"))
-_BAD_NAME: Final = re.compile(rb'[\x00-\x20\x7f()<>@,;:\\[\]={}"]')
-_BAD_VALUE: Final = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
+_CONTROLS: Final = bytes((*range(0x20), 0x7F))
+_NOT_IN_NAMES: Final = _CONTROLS + b' ()<>@,;:\\[]={}"'
+_NOT_IN_VALUES: Final = _CONTROLS.replace(b"\t", b"")
 _DISCONNECT: Final[Message] = {"type": "http.disconnect"}
 
 
@@ -189,9 +189,9 @@ class Cycle:
         """Check and render the head; it leaves with the first piece of the body."""
         headers = list(headers)
         names = [header[0] for header in headers]
-        if _BAD_NAME.search(b"".join(names)):
+        if _holds(b"".join(names), _NOT_IN_NAMES):
             raise RuntimeError("invalid header name")
-        if _BAD_VALUE.search(b"".join([header[1] for header in headers])):
+        if _holds(b"".join([header[1] for header in headers]), _NOT_IN_VALUES):
             raise RuntimeError("invalid header value")
         if self.expects_continue or (self._connection.over_cap and self.keep_alive):
             # Without its 100 the client may send the body or not: only a new connection is certain
@@ -200,8 +200,8 @@ class Cycle:
         head = [STATUS_LINE[status]]
         if b"date" not in names:
             head.append(self._connection.date_line)
+        head += [b"%b: %b\r\n" % (name, value) for name, value in headers]
         for name, value in headers:
-            head += (name, b": ", value, b"\r\n")
             if name in _FRAMING:
                 self._frame(name, value)
         if status in {204, 304}:
@@ -258,3 +258,8 @@ class Cycle:
         if self.disconnected or self.response_complete:
             return
         self._connection.refuse(errors.S3Error("InternalError"))
+
+
+def _holds(text: bytes, unwanted: bytes) -> bool:
+    """Whether any of these bytes is in `text`; a search by a regular expression takes longer."""
+    return len(text.translate(None, unwanted)) < len(text)

@@ -44,7 +44,7 @@ _PORTS = range(11_000, 22_000)  # with their gRPC twins below every common ephem
 _PORT_ATTEMPTS = 200
 _START_ATTEMPTS = 3
 _POLL_SECONDS = 0.05
-_ORPHAN_SECONDS = 5.0
+_ORPHAN_SECONDS = 20.0
 _LOG_LIMIT = 16 * 1024 * 1024
 
 # A program of its own that becomes weed: preexec_fn would run Python in the forked copy of a

@@ -41,6 +41,11 @@ Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 Scope = MutableMapping[str, Any]
 
 _log: Final = logging.getLogger("s4.exchange")
+_DATA_OPERATIONS: Final = {
+    Operation.PutObject: "put",
+    Operation.PostObject: "put",
+    Operation.GetObject: "get",
+}
 _OBJECT_CHECKSUM: Final = (CHECKSUM_PREFIX, "x-amz-sdk-checksum-")
 
 
@@ -260,9 +265,7 @@ class _Record:
     @property
     def op(self) -> str | None:
         """The data operation this request was, for its metrics."""
-        if self.operation in {Operation.PutObject, Operation.PostObject}:
-            return "put"
-        return "get" if self.operation is Operation.GetObject else None
+        return None if self.operation is None else _DATA_OPERATIONS.get(self.operation)
 
     def fault(self, error: Exception) -> S3Error:
         """Take note of what went wrong; what is our side's fault is logged."""
@@ -291,7 +294,7 @@ class _Record:
         """The answer was sent."""
         status = outcome.response.status
         metrics = self._metrics
-        metrics.request(self.operation.value if self.operation is not None else "other", status)
+        metrics.request(self.operation or "other", status)
         if outcome.fallback is not None:
             metrics.range_fallback(outcome.fallback)
         if outcome.sidecar is not None:
@@ -341,7 +344,7 @@ class _Record:
         fields: dict[str, object] = {
             "request_id": self.request_id,
             "method": self._scope["method"],
-            "operation": self.operation.value if self.operation is not None else "-",
+            "operation": self.operation or "-",
             "bucket": (address.bucket if address is not None else None) or "-",
             "key": (address.key if address is not None else None) or "-",
             "status": status,

@@ -166,10 +166,11 @@ def _access_json(fields: Mapping[str, object]) -> str:
 
 
 def _access_pretty(fields: Mapping[str, object]) -> str:
-    parts = [_stamp(time.time()), " INFO    request"]
-    parts += [f" {name}={_quoted(value)}" for name, value in fields.items()]
-    parts.append("\n")
-    return "".join(parts)
+    values = list(map(str, fields.values()))
+    if "" in values or _PLAIN("".join(values)) is None:
+        values = list(map(_quoted, fields.values()))
+    words = " ".join(map("=".join, zip(fields, values, strict=True)))
+    return f"{_stamp(time.time())} INFO    request {words}\n"
 
 
 def configure(

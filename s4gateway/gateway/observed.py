@@ -79,9 +79,9 @@ class ObservedBackend:
         """DeleteObjects."""
         return await self._watch("delete_many", self._inner.delete_many(bucket, keys))
 
-    async def list(self, bucket: str, raw_query: str) -> bytes:
+    async def list(self, bucket: str, raw_query: str, headers: HeaderList = ()) -> bytes:
         """ListObjects in any version."""
-        return await self._watch("list", self._inner.list(bucket, raw_query))
+        return await self._watch("list", self._inner.list(bucket, raw_query, headers))
 
     async def forward(
         self,

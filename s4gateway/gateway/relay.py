@@ -14,7 +14,7 @@ from s4gateway.objects.attributes import Attributes, describe
 from s4gateway.s3 import chunked, conditions, etag, ranges, xml
 from s4gateway.s3.conditions import ReadConditions, Verdict
 from s4gateway.s3.errors import S3Error
-from s4gateway.s3.headers import HOP_BY_HOP, USER_METADATA_PREFIX, Headers
+from s4gateway.s3.headers import HOP_BY_HOP, OF_THE_REQUEST, USER_METADATA_PREFIX, Headers
 from s4gateway.s3.query import quote
 from s4gateway.wire.manifest import RESERVED_PREFIX
 from s4gateway.wire.tail import MAX_PARTS
@@ -31,11 +31,10 @@ _STORED: Final = frozenset(
         "expires",
         "origin",
         "x-amz-acl",
-        "x-amz-expected-bucket-owner",
-        "x-amz-request-payer",
         "x-amz-storage-class",
         "x-amz-tagging",
         "x-amz-website-redirect-location",
+        *OF_THE_REQUEST,
     }
 )
 _STORED_PREFIXES: Final = (
@@ -44,20 +43,14 @@ _STORED_PREFIXES: Final = (
     "x-amz-server-side-encryption",
 )
 _READ: Final = (
+    *OF_THE_REQUEST,
     "origin",  # the backend answers it by the bucket's CORS rules
-    "x-amz-expected-bucket-owner",
-    "x-amz-request-payer",
     "x-amz-server-side-encryption-customer-algorithm",
     "x-amz-server-side-encryption-customer-key",
     "x-amz-server-side-encryption-customer-key-md5",
     "x-amz-checksum-mode",
 )
-_DELETED: Final = (
-    "x-amz-bypass-governance-retention",
-    "x-amz-expected-bucket-owner",
-    "x-amz-mfa",
-    "x-amz-request-payer",
-)
+_DELETED: Final = (*OF_THE_REQUEST, "x-amz-bypass-governance-retention", "x-amz-mfa")
 # x-amz-* headers that belong to one hop: the signature and the framing of the body.
 _SIGNING: Final = frozenset(
     {
@@ -74,6 +67,7 @@ _FORWARDED: Final = frozenset(
         "access-control-request-headers",
         "access-control-request-method",
         "cache-control",
+        "consistency-control",
         "content-disposition",
         "content-language",
         "content-md5",
@@ -100,6 +94,9 @@ _NOT_RELAYED: Final = HOP_BY_HOP | {
 }
 _CHECKSUM: Final = "x-amz-checksum-"
 _RESERVED_METADATA: Final = USER_METADATA_PREFIX + RESERVED_PREFIX
+# Headers of an object that no client sees; of one of ours, or of a part of it, its checksum, too.
+_HIDDEN: Final = (_RESERVED_METADATA, "seaweed-")
+_HIDDEN_OF_OURS: Final = (*_HIDDEN, _CHECKSUM)
 _OVERRIDES: Final = {
     "response-cache-control": "cache-control",
     "response-content-disposition": "content-disposition",
@@ -132,14 +129,12 @@ def stored_headers(headers: Headers) -> HeaderPairs:
 
 def read_headers(headers: Headers) -> HeaderPairs:
     """Headers that every backend request for an object's bytes needs."""
-    found = [(name, headers.get(name)) for name in _READ]
-    return [(name, value) for name, value in found if value is not None]
+    return headers.named(_READ)
 
 
 def delete_headers(headers: Headers) -> HeaderPairs:
     """Headers a DELETE hands on."""
-    found = [(name, headers.get(name)) for name in _DELETED]
-    return [(name, value) for name, value in found if value is not None]
+    return headers.named(_DELETED)
 
 
 def forwarded_headers(headers: Headers) -> HeaderPairs:
@@ -181,13 +176,12 @@ def object_headers(
 ) -> HeaderPairs:
     """Headers a client sees on GET and HEAD of an object, of all of it or of a part by position."""
     verbatim = attributes.is_verbatim and attributes.stored.manifest is None
-    kept: HeaderPairs = []
-    for name, value in attributes.head.headers.items():
-        if name in _NOT_RELAYED or name.startswith((_RESERVED_METADATA, "seaweed-")):
-            continue
-        if name.startswith(_CHECKSUM) and not (verbatim and whole):
-            continue
-        kept.append((name, value))
+    hidden = _HIDDEN if verbatim and whole else _HIDDEN_OF_OURS
+    kept: HeaderPairs = [
+        pair
+        for pair in attributes.head.headers.items()
+        if pair[0] not in _NOT_RELAYED and not pair[0].startswith(hidden)
+    ]
     kept.append(("etag", etag.quote(attributes.etag)))
     if "accept-ranges" not in attributes.head.headers:
         kept.append(("accept-ranges", "bytes"))

@@ -32,7 +32,7 @@ from s4gateway.backend.client import Endpoint, S3Backend
 from s4gateway.backend.http import HttpClient
 from s4gateway.gateway import generation, logs, protocol, savings
 from s4gateway.gateway.app import S4App
-from s4gateway.gateway.client_keys import ClientKeys
+from s4gateway.gateway.client_keys import ClientKey, ClientKeys
 from s4gateway.gateway.config import GatewayConfig
 from s4gateway.gateway.embedded import EmbeddedEndpoint, EmbeddedError, EmbeddedServer
 from s4gateway.gateway.generation import Generation, GenerationHolder
@@ -122,7 +122,7 @@ class Gateway:
         stack.push_async_callback(backend.close)
         loader = Loader(backend, config.zstd_level, config.zstd_dict_max_bytes)
         build = functools.partial(
-            generation.build, config, ClientKeys(backend_pair=own.current_credentials), loader
+            generation.build, config, ClientKeys(backend_pair=own.current), loader
         )
         holder = GenerationHolder(await _checked(build()))
         metrics = Metrics()
@@ -225,18 +225,19 @@ class OwnPair:
 
     def __init__(self, provider: credentials.Provider) -> None:
         self.provider = provider
-        self._current: Credentials | None = None
+        self._current: ClientKey | None = None
 
-    def current_credentials(self) -> Credentials | None:
+    def current(self) -> ClientKey | None:
         """The latest pair."""
         return self._current
 
     async def refresh(self) -> None:
         """Ask the provider; raises StartupError when there are no credentials."""
         try:
-            self._current = await self.provider.get(datetime.now(UTC))
+            pair = await self.provider.get(datetime.now(UTC))
         except base.BackendError as error:
             raise StartupError(str(error)) from error
+        self._current = None if pair is None else ClientKey.of(pair)
 
     async def keep_fresh(self) -> None:
         """Ask again and again, until cancelled; a failure keeps the pair that is known."""

@@ -203,7 +203,8 @@ class AccountedWrite:
         self, name: ObjectName, before: KnownObject | None, *, as_known: bool
     ) -> None:
         """Remove the sidecar of what was replaced, if that is of a kind that has one."""
-        if self._replaced is not None and self._replaced.may_be_indexed:
+        replaced = self._replaced
+        if self._counted_before or (replaced is not None and replaced.may_be_indexed):
             await self._slot().remove()
 
     def _slot(self) -> SidecarSlot:

@@ -27,6 +27,7 @@ from s4gateway.wire.tail import Tail
 
 _Read = TypeVar("_Read")
 _ONE_FRAME: Final = MEDIUM_CHUNK  # writers store objects up to this size as one frame
+_VERBATIM: Final = (Form.FOREIGN, Form.PASSTHROUGH)
 _ARCHIVED: Final = "InvalidObjectState"
 _log: Final = logging.getLogger("s4.tail")
 
@@ -56,7 +57,7 @@ class Attributes:
     @property
     def is_verbatim(self) -> bool:
         """The stored bytes are the client's bytes."""
-        return self.stored.form in {Form.FOREIGN, Form.PASSTHROUGH}
+        return self.stored.form in _VERBATIM
 
     @property
     def may_be_indexed(self) -> bool:

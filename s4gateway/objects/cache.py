@@ -10,9 +10,10 @@ which a listing, HEAD or pinned read has just confirmed; a stale entry is useles
 import math
 import time
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Final
 
+from s4gateway.s3.documents import ListedObject
 from s4gateway.values import immutable
 from s4gateway.wire.index import FrameIndex
 
@@ -110,6 +111,20 @@ class AttributeCache:
             return None
         self._entries.move_to_end(name)
         return known
+
+    def lookup_page(self, bucket: str, listed: Iterable[ListedObject]) -> list[KnownObject | None]:
+        """Return the same for each entry of a listing, which a page has a thousand of."""
+        entries, found = self._entries, []
+        for each in listed:
+            name = (bucket, each.key)
+            known = entries.get(name)
+            if known is not None:
+                if known.etag == (each.etag or "") and known.stored_size == each.size:
+                    entries.move_to_end(name)
+                else:
+                    known = None
+            found.append(known)
+        return found
 
     def last(self, name: ObjectName) -> KnownObject | None:
         """Return the last version seen, which another writer may have replaced."""

@@ -7,8 +7,8 @@ what was written lately is left alone, for its completion may be under way.
 """
 
 import logging
-from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Collection, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Final
@@ -19,6 +19,7 @@ from s4gateway.backend.multipart import Upload
 from s4gateway.objects import removal
 from s4gateway.objects.completion_record import CompletionRecord
 from s4gateway.objects.errors import DamagedObject
+from s4gateway.objects.fan_out import fan_out
 from s4gateway.objects.removal import Version
 from s4gateway.objects.uploads import UploadRecord, Uploads
 from s4gateway.s3 import query, xml
@@ -26,6 +27,8 @@ from s4gateway.s3.errors import S3Error
 from s4gateway.wire import keys, manifest
 
 _PAGES: Final = 10_000  # of live uploads; a store that never comes to an end is not believed
+_AT_ONCE: Final = 8  # uploads looked at and removed
+_HELD: Final = 10_000  # records held in memory, and those of one upload above that
 
 _log = logging.getLogger("s4.collection")
 
@@ -61,25 +64,55 @@ async def collect_uploads(
     Removes it with `execute`, otherwise only reports. `backend` carries the gateway's own identity.
     Raises BackendError when records or live uploads cannot be listed.
     """
-    found = await removal.versions(backend, bucket, keys.PARTS_PREFIX)
-    live = await _live_uploads(backend, bucket)
-    report = CollectionReport(records_listed=len(found), live_uploads=len(live))
+    report = CollectionReport()
     collecting = _Collecting(backend, bucket, now - older_than, execute, report)
-    groups: dict[str, list[Version]] = defaultdict(list)
-    for each in found:
-        parsed = keys.parse_upload_key(each.key)
-        if parsed is None:
-            report.skipped_unparseable += 1
-        elif parsed[0] not in live:
-            groups[parsed[0]].append(each)
-    for upload_id, records in groups.items():
-        await collecting.upload(upload_id, records)
+    async with aclosing(_groups(backend, bucket, report)) as batches:
+        async for batch in batches:
+            live, report.live_uploads = await _live_uploads(backend, bucket, batch)
+            gone = [(each, records) for each, records in batch.items() if each not in live]
+            await fan_out(gone, collecting.upload, _AT_ONCE)
     return report
 
 
-async def _live_uploads(backend: Backend, bucket: str) -> frozenset[str]:
-    """The ids of all uploads under way; raises BackendError rather than miss one."""
+_Groups = dict[str, list[Version]]
+
+
+async def _groups(
+    backend: Backend, bucket: str, report: CollectionReport
+) -> AsyncGenerator[_Groups, None]:
+    """Records by upload, whole uploads together, so many at a time that they fit into memory.
+
+    A listing has all records of an upload one after the other. At least one batch comes.
+    """
+    groups: _Groups = {}
+    held, last = 0, ""
+    async with aclosing(removal.pages(backend, bucket, keys.PARTS_PREFIX)) as pages:
+        async for page in pages:
+            report.records_listed += len(page)
+            for each in page:
+                parsed = keys.parse_upload_key(each.key)
+                if parsed is None:
+                    report.skipped_unparseable += 1
+                    continue
+                last = parsed[0]
+                groups.setdefault(last, []).append(each)
+                held += 1
+            if held >= _HELD and len(groups) > 1:
+                unfinished = groups.pop(last)
+                yield groups
+                groups, held = {last: unfinished}, len(unfinished)
+    yield groups
+
+
+async def _live_uploads(
+    backend: Backend, bucket: str, wanted: Collection[str]
+) -> tuple[frozenset[str], int]:
+    """Which of `wanted` are ids of uploads under way, and how many uploads are.
+
+    Raises BackendError rather than miss one.
+    """
     found: set[str] = set()
+    count = 0
     marker: list[tuple[str, str]] = []
     for _ in range(_PAGES):
         raw_query = query.format_query([("uploads", ""), ("encoding-type", "url"), *marker])
@@ -91,9 +124,13 @@ async def _live_uploads(backend: Backend, bucket: str) -> frozenset[str]:
             raise BackendProtocolError("the listing of uploads is malformed") from error
         if root.tag != "ListMultipartUploadsResult":
             raise BackendProtocolError(f"the listing of uploads is a <{root.tag}>")
-        found.update(each.findtext("UploadId") or "" for each in root.findall("Upload"))
+        for each in root.findall("Upload"):
+            count += 1
+            upload_id = each.findtext("UploadId")
+            if upload_id is not None and upload_id in wanted:
+                found.add(upload_id)
         if (root.findtext("IsTruncated") or "").strip() != "true":
-            return frozenset(found)
+            return frozenset(found), count
         marker = _next_marker(root, marker)
     raise BackendProtocolError("the listing of uploads has no end")
 
@@ -127,8 +164,9 @@ class _Collecting:
         self._report = report
         self._uploads = Uploads(backend)
 
-    async def upload(self, upload_id: str, records: Sequence[Version]) -> None:
-        """Deal with what is left of one upload."""
+    async def upload(self, left: tuple[str, Sequence[Version]]) -> None:
+        """Deal with what is left of one upload: its id, and its records."""
+        upload_id, records = left
         report, count = self._report, len(records)
         if any(not self._is_old(each) for each in records):
             report.skipped_too_recent += count

@@ -24,7 +24,7 @@ from s4gateway.backend.base import Backend, BackendError
 from s4gateway.objects.attributes import describe, with_tail
 from s4gateway.objects.cache import AttributeCache, KnownObject, ObjectName
 from s4gateway.objects.opening import Source
-from s4gateway.s3.documents import ListedObject, ListPage
+from s4gateway.s3.documents import ListedObject, ListPage, new_entry
 from s4gateway.s3.errors import S3Error
 from s4gateway.wire import keys
 
@@ -301,15 +301,15 @@ class Sizer:
         self, bucket: str, entries: tuple[ListedObject, ...]
     ) -> tuple[tuple[ListedObject, ...], int, int]:
         """Return the entries, how many were known, and how many had to be asked for."""
-        lookup = self._cache.lookup
-        known = [lookup((bucket, each.key), each.etag or "", each.size) for each in entries]
+        known = self._cache.lookup_page(bucket, entries)
         found = list(map(_shown, entries, known))
-        unknown = [
-            position
-            for position, (entry, fact) in enumerate(zip(entries, known, strict=True))
-            if fact is None and entry.size and entry.etag is not None
-        ]
-        if unknown:
+        unknown: list[int] = []
+        if not all(known):
+            unknown = [
+                position
+                for position, (entry, fact) in enumerate(zip(entries, known, strict=True))
+                if fact is None and entry.size and entry.etag is not None
+            ]
             asked = await asyncio.gather(
                 *(self._learn((bucket, entries[position].key)) for position in unknown)
             )
@@ -345,6 +345,5 @@ def _shown(entry: ListedObject, known: KnownObject | None) -> ListedObject:
     key, stored_size, stored_etag, modified, storage_class, _, _, others = entry
     if size == stored_size and etag == stored_etag:
         return entry
-    # Checksums listed by the backend are those of the stored bytes. (Built anew, by position: a
-    # page makes a thousand of these.)
-    return ListedObject(key, size, etag, modified, storage_class, (), None, others)
+    # Checksums listed by the backend are those of the stored bytes.
+    return new_entry((key, size, etag, modified, storage_class, (), None, others))

@@ -30,6 +30,7 @@ from s4gateway.objects.opening import Source
 from s4gateway.s3 import completion, etag, query, xml
 from s4gateway.s3.copying import CopyResult
 from s4gateway.s3.errors import S3Error
+from s4gateway.s3.headers import OF_THE_REQUEST
 
 PART_SIZE: Final = 512 * 1024 * 1024
 _MOST_PARTS: Final = 10_000
@@ -37,12 +38,11 @@ _MIB: Final = 1024 * 1024
 _AT_ONCE: Final = 4
 _ABORT_SECONDS: Final = 30.0
 _CUSTOMER_KEY: Final = "x-amz-server-side-encryption-customer-"
-_CARRIED: Final = frozenset({"x-amz-expected-bucket-owner", "x-amz-request-payer"})
 
 
 def is_carried(name: str) -> bool:
     """Whether a header goes with every request of an upload, not only with its first."""
-    return name in _CARRIED or name.startswith(_CUSTOMER_KEY)
+    return name in OF_THE_REQUEST or name.startswith(_CUSTOMER_KEY)
 
 
 def source_headers(source: Source, looked_at: Attributes) -> list[tuple[str, str]]:

@@ -27,6 +27,7 @@ from s4gateway.backend.multipart import Upload
 from s4gateway.objects.cache import ObjectName
 from s4gateway.objects.encoding import EncodedObject
 from s4gateway.objects.fan_out import fan_out
+from s4gateway.objects.part_copying import is_carried
 from s4gateway.s3 import completion, etag, xml
 from s4gateway.s3.checksums import Digests
 from s4gateway.s3.errors import S3Error
@@ -53,25 +54,26 @@ class PartSender:
         """Store the body with these headers; raises BackendError."""
         conditions = [each for each in headers if each[0] in _CONDITIONS]
         create = [each for each in headers if each[0] not in _CONDITIONS]
+        always = [each for each in create if is_carried(each[0])]
         upload = await _create(backend, name, create)
         try:
-            parts = await self._send_parts(backend, upload, encoded)
+            parts = await self._send_parts(backend, upload, encoded, always)
             document = completion.parts_document(parts)
-            fields = [("content-type", "application/xml"), *conditions]
+            fields = [("content-type", "application/xml"), *always, *conditions]
             tag, head = await multipart.complete(backend, upload, document, fields)
         except BaseException:
-            await _abort(backend, upload)
+            await _abort(backend, upload, always)
             raise
         known = [each for each in head.headers.items() if each[0] != "etag"]
         return Head(head.status, Headers([*known, ("etag", etag.quote(tag))]))
 
     async def _send_parts(
-        self, backend: Backend, upload: Upload, encoded: EncodedObject
+        self, backend: Backend, upload: Upload, encoded: EncodedObject, headers: HeaderList
     ) -> list[tuple[int, str]]:
         async def send(part: tuple[int, tuple[int, int]]) -> tuple[int, str]:
             number, span = part
             body = await _range(encoded, *span)
-            head = await multipart.put_part(backend, upload, number, body)
+            head = await multipart.put_part(backend, upload, number, body, headers)
             return number, head.etag
 
         return await fan_out(enumerate(self._spans(encoded), start=1), send, _AT_ONCE)
@@ -115,8 +117,8 @@ async def _create(backend: Backend, name: ObjectName, headers: HeaderList) -> Up
     return Upload(*name, upload_id)
 
 
-async def _abort(backend: Backend, upload: Upload) -> None:
+async def _abort(backend: Backend, upload: Upload, headers: HeaderList) -> None:
     """Give up the parts; an upload that was completed after all is none any more."""
     with contextlib.suppress(BackendError, TimeoutError):
         async with asyncio.timeout(_ABORT_SECONDS):
-            await multipart.abort(backend, upload)
+            await multipart.abort(backend, upload, headers)

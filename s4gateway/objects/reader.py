@@ -54,7 +54,7 @@ _Result = TypeVar("_Result")
 _ATTEMPTS: Final = 3  # versions to look at while a key is overwritten busily
 _SHARE: Final = 1024 * 1024  # bytes a streamed read reserves before it knows its frames
 _ONE_FRAME: Final = MEDIUM_CHUNK  # writers store objects up to this size as one frame
-_OF_FRAMES: Final = frozenset({Form.FRAMED, Form.DICTIONARY})
+_OF_FRAMES: Final = (Form.FRAMED, Form.DICTIONARY)
 
 
 class ObjectReader:
@@ -104,11 +104,12 @@ class ObjectReader:
                 read = partial(_at_hand, stored)
             tails = self._attributes.tails
             attributes = await measured(attributes, source.name, read, self._sidecars, tails)
-        known = attributes.known()
-        if known is not None and not source.query:
-            cache = self._attributes
-            if cache.lookup(source.name, known.etag, known.stored_size) is None:
-                cache.remember(source.name, known)
+        if not source.query:
+            head, cache = attributes.head, self._attributes
+            if cache.lookup(source.name, head.etag, head.size) is None:
+                known = attributes.known()
+                if known is not None:
+                    cache.remember(source.name, known)
         return attributes
 
     async def open_whole(self, source: Source, *, if_match: str | None = None) -> OpenObject:

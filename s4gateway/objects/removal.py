@@ -9,7 +9,8 @@ https://docs.aws.amazon.com/AmazonS3/latest/API/API_ListObjectVersions.html
 import base64
 import hashlib
 import logging
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
 from typing import Final, NamedTuple
 
 from s4gateway.backend import multipart
@@ -25,7 +26,7 @@ from s4gateway.s3.documents import ListPage
 from s4gateway.s3.errors import S3Error
 
 _PAGE: Final = 1000
-_PAGES: Final = 1000  # of one prefix; a store that never comes to an end is not followed for ever
+_PAGES: Final = 1000  # held at once; a store that never comes to an end is not followed for ever
 _UNVERSIONED: Final = "null"
 
 _log = logging.getLogger("s4.removal")
@@ -44,19 +45,42 @@ class Version(NamedTuple):
 
 async def versions(backend: Backend, bucket: str, prefix: str) -> list[Version]:
     """All versions of all keys that start with `prefix`; raises BackendError."""
-    try:
-        return await _list_versions(backend, bucket, prefix)
-    except BackendAnswer as error:
-        if error.code == "NoSuchBucket":
-            raise
-        return await _list_keys(backend, bucket, prefix)
-
-
-async def _list_versions(backend: Backend, bucket: str, prefix: str) -> list[Version]:
     found: list[Version] = []
+    left = _PAGES
+    async with aclosing(pages(backend, bucket, prefix)) as listing:
+        async for page in listing:
+            found += page
+            left -= 1
+            if not left:
+                break
+    return found
+
+
+async def pages(backend: Backend, bucket: str, prefix: str) -> AsyncGenerator[list[Version], None]:
+    """The same, page by page, in the order of the keys; raises BackendError."""
+    begun = False
+    try:
+        async with aclosing(_list_versions(backend, bucket, prefix)) as found:
+            async for page in found:
+                begun = True
+                yield page
+    except BackendAnswer as error:
+        if begun or error.code == "NoSuchBucket":
+            raise
+    else:
+        return
+    async with aclosing(_list_keys(backend, bucket, prefix)) as found:
+        async for page in found:
+            yield page
+
+
+async def _list_versions(
+    backend: Backend, bucket: str, prefix: str
+) -> AsyncGenerator[list[Version], None]:
     pairs = [("versions", ""), ("encoding-type", "url"), ("prefix", prefix)]
     marker: list[tuple[str, str]] = []
-    for _ in range(_PAGES):
+    while True:
+        found: list[Version] = []
         document = await backend.list(bucket, query.format_query(pairs + marker))
         try:
             root = xml.parse(document)
@@ -70,20 +94,23 @@ async def _list_versions(backend: Backend, bucket: str, prefix: str) -> list[Ver
                 if key.startswith(prefix):
                     version_id = each.findtext("VersionId") or _UNVERSIONED
                     found.append(Version(key, version_id, each.findtext("LastModified") or ""))
+        yield found
         following = root.findtext("NextKeyMarker")
         if root.findtext("IsTruncated") != "true" or not following:
-            break
+            return
         following = query.unquote(following) if encoded else following
-        marker = [("key-marker", following)]
+        before, marker = marker, [("key-marker", following)]
         if version := root.findtext("NextVersionIdMarker"):
             marker.append(("version-id-marker", version))
-    return found
+        if marker == before:
+            raise BackendProtocolError("the listing of versions does not come forward")
 
 
-async def _list_keys(backend: Backend, bucket: str, prefix: str) -> list[Version]:
-    found: list[Version] = []
+async def _list_keys(
+    backend: Backend, bucket: str, prefix: str
+) -> AsyncGenerator[list[Version], None]:
     after = prefix
-    for _ in range(_PAGES):
+    while True:
         pairs = [
             ("encoding-type", "url"),
             ("list-type", "2"),
@@ -92,13 +119,13 @@ async def _list_keys(backend: Backend, bucket: str, prefix: str) -> list[Version
             ("start-after", after),
         ]
         page = ListPage.parse(await backend.list(bucket, query.format_query(pairs)))
-        found += [
-            Version(each.key, _UNVERSIONED, each.last_modified or "") for each in page.contents
-        ]
+        yield [Version(each.key, _UNVERSIONED, each.last_modified or "") for each in page.contents]
         if not page.is_truncated or not page.contents:
-            break
-        after = page.contents[-1].key
-    return found
+            return
+        last = page.contents[-1].key
+        if last == after:
+            raise BackendProtocolError("the listing does not come forward")
+        after = last
 
 
 async def delete(

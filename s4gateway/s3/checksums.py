@@ -12,13 +12,13 @@ import binascii
 import hashlib
 import zlib
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from typing import Final, Protocol
 
 from awscrt import checksums as crt
 
 from s4gateway.s3.errors import S3Error
 from s4gateway.s3.headers import Headers
+from s4gateway.values import immutable
 
 CHECKSUM_PREFIX: Final = "x-amz-checksum-"
 
@@ -115,7 +115,7 @@ class DigestSource(Protocol):
     def __getitem__(self, algorithm: str, /) -> bytes: ...
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Declared:
     """The integrity a request declares for its body.
 

@@ -18,6 +18,7 @@ from typing import Final
 from s4gateway.s3 import sigv4
 from s4gateway.s3.errors import S3Error
 from s4gateway.s3.headers import Headers
+from s4gateway.s3.keyed_hash import hmac_sha256
 
 MAX_LINE: Final = 1024
 MAX_TRAILER: Final = 16 * 1024
@@ -67,7 +68,7 @@ class PayloadMode(Enum):
     @property
     def is_chunked(self) -> bool:
         """Whether the body is framed and needs a ``ChunkedDecoder``."""
-        return self not in (PayloadMode.SHA256, PayloadMode.UNSIGNED)
+        return self not in _UNFRAMED
 
     @property
     def is_signed(self) -> bool:
@@ -80,6 +81,7 @@ class PayloadMode(Enum):
         return self in (PayloadMode.SIGNED_CHUNKS_TRAILER, PayloadMode.UNSIGNED_CHUNKS_TRAILER)
 
 
+_UNFRAMED: Final = (PayloadMode.SHA256, PayloadMode.UNSIGNED)
 _MODES: Final = {mode.value: mode for mode in PayloadMode if mode is not PayloadMode.SHA256}
 
 
@@ -327,7 +329,7 @@ class _ChunkSigner:
 
     def _verify(self, kind: str, digests: str, signature: str) -> None:
         text = f"{kind}\n{self._stamp}\n{self._previous}\n{digests}"
-        expected = hmac.digest(self._key, text.encode(), "sha256").hex()
+        expected = hmac_sha256(self._key, text.encode())
         if not hmac.compare_digest(expected.encode(), signature.lower().encode()):
             raise S3Error(
                 "SignatureDoesNotMatch",

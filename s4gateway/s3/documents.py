@@ -46,7 +46,8 @@ class ListedObject(NamedTuple):
     others: tuple[xml.Element, ...] = ()
 
 
-_NEW_ENTRY: Final = partial(tuple.__new__, ListedObject)  # of its fields; a page has a thousand
+# A ListedObject of all its fields in order: a page makes a thousand of them.
+new_entry: Final = partial(tuple.__new__, ListedObject)
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,7 +229,7 @@ def _entries(columns: list[list[str]], count: int) -> list[ListedObject] | None:
     listed = zip(algorithms) if "ChecksumAlgorithm" in found else repeat(())
     others = tuple(xml.parse(each.encode()) for each in found.get("Owner", ()))
     fields = (keys, map(int, sizes), tags or repeat(None), dates, classes, listed, kinds)
-    return list(map(_NEW_ENTRY, zip(*fields, repeat(others), strict=False)))
+    return list(map(new_entry, zip(*fields, repeat(others), strict=False)))
 
 
 def _values(columns: list[list[str]], count: int) -> dict[str, list[str]] | None:

@@ -17,6 +17,14 @@ from s4gateway.values import immutable
 
 USER_METADATA_PREFIX: Final = "x-amz-meta-"
 
+# What a request says about itself, whatever it is about: how consistent its answer must be
+# (StorageGRID), whose bucket it expects, who pays. It goes with each request that serves it.
+OF_THE_REQUEST: Final = (
+    "consistency-control",
+    "x-amz-expected-bucket-owner",
+    "x-amz-request-payer",
+)
+
 # RFC 9110 section 7.6.1, and the two de-facto names old proxies still send.
 HOP_BY_HOP: Final = frozenset(
     {
@@ -153,6 +161,15 @@ class Headers:
         if value is not None:
             return value
         return default if name.islower() else table.get(name.lower(), default)
+
+    def named(self, names: Iterable[str]) -> list[tuple[str, str]]:
+        """The fields of these lower-case names, in the order of the names, repeats joined.
+
+        >>> Headers({"Range": "bytes=0-1", "Host": "h"}).named(("host", "etag"))
+        [('host', 'h')]
+        """
+        table = self._table
+        return [(name, table[name]) for name in names if name in table]
 
     def getall(self, name: str) -> list[str]:
         """Every value of a field in order; empty when absent."""

@@ -153,6 +153,9 @@ class Operation(StrEnum):
     UploadPartCopy = "UploadPartCopy"
     WriteGetObjectResponse = "WriteGetObjectResponse"
 
+    # Looked up in tables on every request; an Enum's own hash is a function in Python.
+    __hash__ = str.__hash__
+
 
 # Level, method, sub-resource, operation, IAM action ("=": named like the operation; namespace `s3:`
 # unless it says otherwise). Operations that share a form are told apart by _REFINED.

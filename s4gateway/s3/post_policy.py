@@ -21,6 +21,7 @@ from typing import Any, Final, NoReturn
 
 from s4gateway.s3 import presigned, sigv4
 from s4gateway.s3.errors import S3Error
+from s4gateway.s3.keyed_hash import hmac_sha256
 from s4gateway.s3.post_form import FormFields
 
 _SIGNED_BY: Final = ("policy", "x-amz-signature", "awsaccesskeyid", "signature")
@@ -64,7 +65,7 @@ def _verify_v4(fields: FormFields, policy: bytes, lookup: sigv4.Lookup, region: 
     claim = presigned.query_claim(parameters, region)
     secret = _secret_of(claim.access_key, lookup)
     key = sigv4.signing_key(secret, claim.date, claim.region)
-    expected = hmac.digest(key, policy, "sha256").hex().encode()
+    expected = hmac_sha256(key, policy).encode()
     return _compare(expected, claim.signature, claim.access_key, policy)
 
 

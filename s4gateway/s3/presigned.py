@@ -19,6 +19,7 @@ from urllib import parse
 from s4gateway.s3 import sigv4
 from s4gateway.s3.errors import S3Error
 from s4gateway.s3.headers import RequestHead
+from s4gateway.s3.keyed_hash import hmac_sha256
 from s4gateway.s3.query import quote
 
 MAX_EXPIRES: Final = 7 * 24 * 3600
@@ -337,6 +338,6 @@ def presign(
     )
     text = sigv4.string_to_sign(amz_date, scope, canonical.encode())
     key = sigv4.signing_key(credentials.secret, amz_date[:8], region)
-    signature = hmac.digest(key, text.encode(), "sha256").hex()
+    signature = hmac_sha256(key, text.encode())
     path = split.path or "/"
     return f"{split.scheme}://{split.netloc}{path}?{query}&X-Amz-Signature={signature}"

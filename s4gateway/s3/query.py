@@ -7,10 +7,16 @@ S3 reads it; in a path it is a plus.
 https://docs.aws.amazon.com/AmazonS3/latest/API/sig-v4-header-based-auth.html
 """
 
+import re
 from collections.abc import Iterable
+from typing import Final
 from urllib import parse
 
 from s4gateway.s3.errors import S3Error
+
+# Most names are their own encoding, which is quicker to see than to compute.
+_UNRESERVED: Final = re.compile("[A-Za-z0-9._~-]*").fullmatch
+_UNRESERVED_PATH: Final = re.compile("[A-Za-z0-9._~/-]*").fullmatch
 
 
 def quote(text: str, safe: str = "") -> str:
@@ -19,7 +25,7 @@ def quote(text: str, safe: str = "") -> str:
     >>> quote("a b/ü~", safe="/"), quote("a b/ü~")
     ('a%20b/%C3%BC~', 'a%20b%2F%C3%BC~')
     """
-    return parse.quote(text, safe=safe)
+    return text if _UNRESERVED(text) else parse.quote(text, safe=safe)
 
 
 def quote_path(key: str) -> str:
@@ -28,7 +34,7 @@ def quote_path(key: str) -> str:
     >>> quote_path("year=2024/a+b//../c")
     'year%3D2024/a%2Bb//../c'
     """
-    return parse.quote(key, safe="/")
+    return key if _UNRESERVED_PATH(key) else parse.quote(key, safe="/")
 
 
 def unquote(raw: str) -> str:

@@ -11,7 +11,7 @@ https://docs.aws.amazon.com/AmazonS3/latest/API/sig-v4-header-based-auth.html
 import hashlib
 import hmac
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
@@ -21,6 +21,7 @@ from urllib import parse
 
 from s4gateway.s3.errors import S3Error
 from s4gateway.s3.headers import RequestHead
+from s4gateway.s3.keyed_hash import hmac_sha256
 from s4gateway.values import immutable
 
 ALGORITHM: Final = "AWS4-HMAC-SHA256"
@@ -181,7 +182,7 @@ class Signer:
         host: str,
         raw_path: str,
         raw_query: str,
-        headers: Sequence[tuple[str, str]],
+        headers: Collection[tuple[str, str]],
         payload_hash: str,
         now: datetime,
     ) -> list[tuple[str, str]]:
@@ -208,7 +209,7 @@ class Signer:
             method, raw_path, canonical_query(raw_query), signed, names, payload_hash
         )
         text = string_to_sign(amz_date, scope, canonical.encode())
-        signature = hmac.digest(key, text.encode(), "sha256").hex()
+        signature = hmac_sha256(key, text.encode())
         credential = f"{self.credentials.access_key}/{scope}"
         authorization = (
             f"{ALGORITHM} Credential={credential}, SignedHeaders={names}, Signature={signature}"
@@ -223,6 +224,8 @@ def _collapse(value: str) -> str:
     >>> _collapse(" a  b\xa0 ")
     'a b\xa0'
     """
+    if " " not in value and value.isprintable():  # no white space at all, which is the rule
+        return value
     return b" ".join(value.encode().split()).decode()
 
 
@@ -384,6 +387,7 @@ def verify_claim(
     signed_lines = _canonical_headers(head, claim.signed_headers, signature_parameter is not None)
     key = signing_key(secret, claim.date, claim.region)
     signature = claim.signature.encode("utf-8", "replace")
+    scope = claim.scope
     method = head.method.encode()
     first: tuple[str, bytes] | None = None
     for path, query in encodings(head.raw_path, head.raw_query, signature_parameter):
@@ -395,13 +399,13 @@ def verify_claim(
                 signed_lines,
                 payload_hash.encode("utf-8", "replace"),
             )
-            text = string_to_sign(claim.amz_date, claim.scope, canonical)
-            expected = hmac.digest(key, text.encode(), "sha256").hex().encode()
+            text = string_to_sign(claim.amz_date, scope, canonical)
+            expected = hmac_sha256(key, text.encode()).encode()
             if hmac.compare_digest(expected, signature):
                 return Authenticated(
                     claim.access_key,
                     payload_hashes[0],
-                    claim.scope,
+                    scope,
                     claim.amz_date,
                     key,
                     claim.signature,

@@ -11,6 +11,7 @@ The first that tells counts. What was found is remembered for exactly that store
 from dataclasses import dataclass
 from typing import Final
 
+from s4gateway.s4fs.errors import S4EncryptedObjectError
 from s4gateway.s4fs.indexes import Indexes
 from s4gateway.s4fs.lru import Lru
 from s4gateway.s4fs.store import Head, Store
@@ -77,7 +78,8 @@ class Measure:
         """Return `attributes` with its size, if anything tells it.
 
         `hop` allows to read the header of every frame, for want of anything better. What the store
-        cannot give, of an archived object for one, leaves the size unknown.
+        does not give, of an archived object for one, and what lies in a gateway's encryption
+        envelope leave the size unknown.
         """
         head, stored = attributes.head, attributes.stored
         if stored.form not in {Form.FRAMED, Form.DICTIONARY}:
@@ -88,7 +90,7 @@ class Measure:
         if found is None:
             try:
                 found = self._tail(attributes) or self._counted(attributes, hop=hop)
-            except PermissionError:
+            except (PermissionError, S4EncryptedObjectError):
                 return attributes
             if found is None:
                 return attributes

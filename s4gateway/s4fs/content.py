@@ -19,7 +19,7 @@ from s4gateway.s4fs.errors import damaged
 from s4gateway.s4fs.lru import Lru
 from s4gateway.s4fs.plain import CODECS, LARGE, LargePayload, Plain
 from s4gateway.s4fs.store import Head, Store
-from s4gateway.wire.index import FrameEntry
+from s4gateway.wire.index import FrameEntry, FrameIndex
 from s4gateway.wire.manifest import Manifest
 
 Span = tuple[int, int]
@@ -27,14 +27,18 @@ Slice = tuple[int, int, bytes]  # which span, where in it, what
 Job = Callable[[], list[Slice]]
 Plains = Lru[tuple[str, str, int], Plain]
 
-RUN: Final = 4 * 1024 * 1024  # stored bytes that are read with one request
+RUN: Final = 8 * 1024 * 1024  # stored bytes that are read with one request
 _PAYLOAD: Final = -1  # where the one payload of an unframed object is kept
 _WORTH_KEEPING: Final = 128 * 1024  # bytes below which decoding again is cheap
 _LAST: Final = 64 * 1024  # a look at the end of an object reads this much
 
 
 class IndexMismatch(Exception):
-    """The frames are not where the index says."""
+    """The frames are not where `index` says."""
+
+    def __init__(self, index: FrameIndex) -> None:
+        super().__init__(index)
+        self.index = index
 
 
 class Content(Protocol):
@@ -54,11 +58,11 @@ class Content(Protocol):
     def block(self, offset: int, want: int) -> Span:
         """Return what to load in order to read `want` bytes at `offset`."""
 
-    def load(self, block: Span) -> Plain:
-        """Return a block."""
+    def load(self, offset: int, want: int) -> tuple[Span, Plain]:
+        """Return a block that holds the byte at `offset`, and where it stands. IndexMismatch."""
 
-    def distrust(self) -> None:
-        """The index was wrong: take the next better one."""
+    def distrust(self, wrong: FrameIndex) -> None:
+        """Take the next better index, unless another thread already has."""
 
 
 class VerbatimContent:
@@ -94,11 +98,12 @@ class VerbatimContent:
             return min(offset, max(self.size - _LAST, 0)), self.size
         return offset, offset + want
 
-    def load(self, block: Span) -> Plain:
+    def load(self, offset: int, want: int) -> tuple[Span, Plain]:
         """Read a block."""
-        return Plain(self._store.read(self._head, *block))
+        block = self.block(offset, want)
+        return block, Plain(self._store.read(self._head, *block))
 
-    def distrust(self) -> None:
+    def distrust(self, wrong: FrameIndex) -> None:
         """There is no index."""
 
 
@@ -136,14 +141,18 @@ class PayloadContent:
         plain = self._plains.get(self._name)
         if plain is not None:
             return cut(plain, whole, wanted), []
-        return [], [lambda: cut(self.load((0, self.size)), whole, wanted)] if wanted else []
+        return [], [lambda: cut(self._everything(), whole, wanted)] if wanted else []
 
     def block(self, offset: int, want: int) -> Span:
         """Everything."""
         return 0, self.size
 
-    def load(self, block: Span) -> Plain:
-        """Return everything: kept, or read and decoded."""
+    def load(self, offset: int, want: int) -> tuple[Span, Plain]:
+        """Return everything."""
+        return (0, self.size), self._everything()
+
+    def _everything(self) -> Plain:
+        """The original: kept, or read and decoded."""
         plain = self._plains.get(self._name)
         if plain is None:
             plain = self._decode()
@@ -163,7 +172,7 @@ class PayloadContent:
             raise damaged(error, self._head.path) from error
         return Plain(plain.read(0, plain.length)) if plain.length <= LARGE else plain
 
-    def distrust(self) -> None:
+    def distrust(self, wrong: FrameIndex) -> None:
         """There is no index."""
 
 

@@ -6,7 +6,7 @@ was opened at. Writing encodes as it goes; the object is stored when the file is
 error, and not at all otherwise.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Future
 from typing import Any, Final
 
@@ -53,76 +53,92 @@ class S4ReadFile(AbstractBufferedFile):  # type: ignore[misc] # fsspec has no ty
         """Return up to `length` bytes from here on, all that are left by default."""
         self._require_open()
         end = self.size if length is None or length < 0 else min(self.size, self.loc + length)
-        if self.loc >= end:
-            return b""
-        if self._span[0] <= self.loc and end <= self._span[1]:
+        if self._span[0] <= self.loc < end <= self._span[1]:
             data = self._plain.read(self.loc - self._span[0], end - self._span[0])
-        elif end - self.loc > _LONG * self._block_length():
-            (data,) = reader.read_spans(self._content, [(self.loc, end)])
         else:
-            data = self._by_blocks(end)
+            pieces = [*self._pieces(end)]
+            alone = pieces[0] if len(pieces) == 1 else None
+            data = alone if isinstance(alone, bytes) else b"".join(pieces)
         self.loc += len(data)
         return data
+
+    def readinto(self, b: Any) -> int:
+        """Fill a buffer from here on; return how many bytes there were."""
+        self._require_open()
+        out = memoryview(b).cast("B")
+        filled = 0
+        for piece in self._pieces(min(self.size, self.loc + len(out))):
+            out[filled : filled + len(piece)] = piece
+            filled += len(piece)
+        self.loc += filled
+        return filled
 
     def _require_open(self) -> None:
         if self.closed:
             msg = "I/O operation on closed file."
             raise ValueError(msg)
 
-    def _block_length(self) -> int:
-        start, end = self._content.block(self.loc, self._largest)
-        return end - start
+    def _is_read_at_once(self, position: int, end: int) -> bool:
+        """Whether a read is not done block by block: a long one, or one that jumps over borders.
 
-    def _by_blocks(self, end: int) -> bytes:
-        pieces = []
+        Neighbouring frames come with one request then.
+        """
+        start, stop = self._content.block(position, self._largest)
+        if end - position > _LONG * (stop - start):
+            return True
+        known = (self._span, *self._coming)
+        jumps = position != self._span[1] and not any(_holds(span, position) for span in known)
+        return jumps and end > stop
+
+    def _pieces(self, end: int) -> Iterator[Buffer]:
+        """Yield the bytes from here to `end`."""
         position = self.loc
+        if position < end and self._is_read_at_once(position, end):
+            yield from reader.read_spans(self._content, [(position, end)])
+            self._span, self._plain = (end, end), Plain(b"")
+            return
         while position < end:
             self._enter(position, end - position)
             start, stop = self._span
             stop = min(stop, end)
-            pieces.append(self._plain.read(position - start, stop - start))
+            yield self._plain.view(position - start, stop - start)
             position = stop
-        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
     def _enter(self, position: int, want: int) -> None:
         """Make the block that holds `position` the one at hand."""
-        if self._span[0] <= position < self._span[1]:
+        if _holds(self._span, position):
             return
-        follows = position == self._span[1] and position > 0
+        follows = position == self._span[1]  # as the beginning of the object does
         self._followed = self._followed + 1 if follows else 0
-        self._want = min(self._want * 2, self._largest) if follows else _SMALLEST
-        coming = next(
-            (self._coming.pop(span) for span in [*self._coming] if span[0] <= position < span[1]),
-            None,
-        )
-        if coming is None:
-            self._abandon()
+        grown = min(self._want * 2, self._largest) if position else _SMALLEST
+        self._want = grown if follows else _SMALLEST
+        self._span, self._plain = (position, position), Plain(b"")  # one block less in memory
+        found = self._arriving(position, max(self._want, want))
+        if found is None or not _holds(found[0], position):  # planned by an index that was wrong
             found = reader.load(self._content, position, max(self._want, want))
-        else:
-            found = coming.result()
         self._span, self._plain = found
+
+    def _arriving(self, position: int, want: int) -> tuple[Span, Plain] | None:
+        """Return the block at `position` if it was fetched ahead, and see to the next ones."""
+        if not any(_holds(span, position) for span in self._coming):
+            self._abandon(self._coming)
+        self._abandon([span for span in self._coming if span[1] <= position])
         if self._followed > _PATIENCE:
-            self._fetch_ahead()
+            self._fetch_ahead(position, want)
+        block = next((span for span in self._coming if _holds(span, position)), None)
+        return None if block is None else self._coming.pop(block).result()
 
-    def _fetch_ahead(self) -> None:
-        position = max([self._span[1], *(span[1] for span in self._coming)])
-        while len(self._coming) < _AHEAD and position < self.size:
-            span = self._content.block(position, self._want)
-            self._coming[span] = threads.pool().submit(
-                reader.load, self._content, position, self._want
-            )
-            position = span[1]
+    def _fetch_ahead(self, position: int, want: int) -> None:
+        """Have the block at `position` and those after it on their way."""
+        for span in self._coming:
+            position = max(position, span[1])
+        while len(self._coming) <= _AHEAD and position < self.size:
+            span = self._content.block(position, want)
+            self._coming[span] = threads.pool().submit(reader.load, self._content, position, want)
+            position, want = span[1], self._want
 
-    def _abandon(self) -> None:
-        threads.settle(self._coming.values())
-        self._coming.clear()
-
-    def readinto(self, b: Any) -> int:
-        """Fill a buffer from here on; return how many bytes there were."""
-        out = memoryview(b).cast("B")
-        data = self.read(len(out))
-        out[: len(data)] = data
-        return len(data)
+    def _abandon(self, spans: Iterable[Span]) -> None:
+        threads.settle([self._coming.pop(span) for span in [*spans]])
 
     def readuntil(self, char: bytes = b"\n", blocks: int | None = None) -> bytes:
         """Return the bytes up to and including `char`, or to the end."""
@@ -147,13 +163,17 @@ class S4ReadFile(AbstractBufferedFile):  # type: ignore[misc] # fsspec has no ty
     def close(self) -> None:
         """Let go of what is held; what is under way is waited for."""
         if not self.closed and hasattr(self, "_coming"):
-            self._abandon()
+            self._abandon(self._coming)
             self._plain = Plain(b"")
             self._span = (0, 0)
         super().close()
 
     def __reduce__(self) -> Any:
         return _reopened, (self.fs, self.path, self.blocksize, self.loc)
+
+
+def _holds(span: Span, position: int) -> bool:
+    return span[0] <= position < span[1]
 
 
 def _reopened(fs: Any, path: str, block_size: int, position: int) -> Any:

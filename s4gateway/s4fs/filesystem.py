@@ -85,8 +85,8 @@ class S4FileSystem(Readable):
                 f"{', '.join([*rest, *(target_options or {})])}: set these on the fs that is given"
             )
             raise ValueError(msg)
-        if getattr(fs, "asynchronous", False):
-            msg = "the filesystem below is asynchronous; give one made without asynchronous=True"
+        if kwargs.get("asynchronous") or getattr(fs, "asynchronous", False):
+            msg = "asynchronous=True: this filesystem and the one below are called from threads"
             raise ValueError(msg)
         self.fs = fs
         self._store: Store = S3Store(fs) if is_s3fs(fs) else FsspecStore(fs)

@@ -10,6 +10,7 @@ names must have the sizes it says, or the next source is asked. Of the last one,
 wrong with the object.
 """
 
+import threading
 from collections.abc import Iterator, Sequence
 from typing import Final
 
@@ -59,12 +60,14 @@ class FramedContent:
         self._dictionary = dictionary
         self._inexact = inexact
         self._sources = [self._known, self._guess, self._sidecar, self._headers]
+        self._changing = threading.Lock()  # reads go on beside each other, each with one index
         self._index = self._next_index()
         self.size = self._index.total_original
 
     def _next_index(self) -> FrameIndex:
         while True:
-            index = self._sources.pop(0)()
+            index = self._sources[0]()  # asked again when it fails
+            del self._sources[0]
             if index is not None:
                 return index
 
@@ -101,54 +104,44 @@ class FramedContent:
             raise damaged(CodecError("size-mismatch", detail), path)
         return walked.index
 
-    def distrust(self) -> None:
+    def distrust(self, wrong: FrameIndex) -> None:
         """Take the next better index; what is wrong is raised when there is none."""
-        self._indexes.distrust(self._head)
-        if not self._sources:
-            detail = "the frames are not where their headers were"
-            raise damaged(FrameError("bad-magic", detail), self._head.path)
-        self._index = self._next_index()
+        with self._changing:
+            if self._index is not wrong:
+                return
+            self._indexes.distrust(self._head)
+            if not self._sources:
+                detail = "the frames are not where their headers were"
+                raise damaged(FrameError("bad-magic", detail), self._head.path)
+            self._index = self._next_index()
 
     def plan(self, spans: Sequence[Span], max_gap: int) -> tuple[list[Slice], list[Job]]:
         """Find the frames of the spans; those at hand are cut, the others read in runs."""
+        index = self._index
         needs: dict[int, list[tuple[int, Span]]] = {}
         for number, (start, end) in enumerate(spans):
             if start < end:
-                for position in range(self._index.find(start), self._index.find(end - 1) + 1):
+                for position in range(index.find(start), index.find(end - 1) + 1):
                     needs.setdefault(position, []).append((number, (start, end)))
         ready: list[Slice] = []
         missing: list[int] = []
         for position in sorted(needs):
-            entry = self._index[position]
-            plain = self._plains.get(self._name(entry))
+            plain = self._kept(index[position])
             if plain is None:
                 missing.append(position)
             else:
-                ready += cut(plain, entry, needs[position])
-        return ready, [self._job(run, needs) for run in self._runs(missing, max_gap)]
+                ready += cut(plain, index[position], needs[position])
+        return ready, [self._job(index, run, needs) for run in _runs(index, missing, max_gap)]
 
-    def _runs(self, positions: list[int], max_gap: int) -> Iterator[list[int]]:
-        """Group frames that stand close together, up to RUN stored bytes and LARGE original."""
-        run: list[int] = []
-        for position in positions:
-            if run:
-                first, last, entry = (self._index[each] for each in (run[0], run[-1], position))
-                gap = entry.compressed_offset - _stored_end(last)
-                long = _stored_end(entry) - first.compressed_offset > RUN
-                wide = entry.original_offset + entry.original_size - first.original_offset > LARGE
-                if gap > max_gap or long or wide:
-                    yield run
-                    run = []
-            run.append(position)
-        if run:
-            yield run
-
-    def _job(self, run: list[int], needs: dict[int, list[tuple[int, Span]]]) -> Job:
-        entries = [self._index[position] for position in run]
+    def _job(
+        self, index: FrameIndex, run: list[int], needs: dict[int, list[tuple[int, Span]]]
+    ) -> Job:
+        entries = [index[position] for position in run]
 
         def work() -> list[Slice]:
             slices: list[Slice] = []
-            for position, entry, plain in zip(run, entries, self._fetch(entries), strict=True):
+            plains = self._fetch(index, entries)
+            for position, entry, plain in zip(run, entries, plains, strict=True):
                 cuts = cut(plain, entry, needs[position])
                 slices += cuts
                 if sum(len(data) for _, _, data in cuts) < plain.length:
@@ -157,32 +150,23 @@ class FramedContent:
 
         return work
 
-    def _fetch(self, entries: list[FrameEntry]) -> Iterator[Plain]:
+    def _fetch(self, index: FrameIndex, entries: list[FrameEntry]) -> Iterator[Plain]:
         """Read neighbouring frames with one request and decode them; one alone may be large."""
         if len(entries) == 1 and max(entries[0].compressed_size, entries[0].original_size) > LARGE:
-            yield self._fetch_large(entries[0])
+            yield self._fetch_large(index, entries[0])
             return
         base = entries[0].compressed_offset
         view = memoryview(self._store.read(self._head, base, _stored_end(entries[-1])))
         for entry in entries:
             start = entry.compressed_offset - base
-            header = self._header(view[start : start + frame.HEADER_SIZE], entry)
+            header = _header(view[start : start + frame.HEADER_SIZE], index, entry)
             payload = view[start + frame.HEADER_SIZE : start + entry.compressed_size]
             yield Plain(b"".join(decode(header, [payload], self._dictionary, self._head.path)))
 
-    def _header(self, data: bytes | memoryview, entry: FrameEntry) -> frame.FrameHeader:
-        try:
-            header = frame.FrameHeader.parse(data)
-        except WireError as error:
-            raise IndexMismatch from error
-        found = (header.stored_size, header.original_size)
-        if found != (entry.compressed_size, entry.original_size):
-            raise IndexMismatch
-        return header
-
-    def _fetch_large(self, entry: FrameEntry) -> Plain:
+    def _fetch_large(self, index: FrameIndex, entry: FrameEntry) -> Plain:
         start, end = entry.compressed_offset, _stored_end(entry)
-        header = self._header(self._store.read(self._head, start, start + frame.HEADER_SIZE), entry)
+        data = self._store.read(self._head, start, start + frame.HEADER_SIZE)
+        header = _header(data, index, entry)
         try:
             return through_file(
                 self._store, self._head, (start + frame.HEADER_SIZE, end),
@@ -194,6 +178,11 @@ class FramedContent:
     def _name(self, entry: FrameEntry) -> tuple[str, str, int]:
         return self._head.path, self._head.version, entry.compressed_offset
 
+    def _kept(self, entry: FrameEntry) -> Plain | None:
+        """The plaintext of a frame, if it is at hand and as long as the index says."""
+        plain = self._plains.get(self._name(entry))
+        return plain if plain is not None and plain.length == entry.original_size else None
+
     def _keep(self, entry: FrameEntry, plain: Plain) -> None:
         if plain.length >= _WORTH_KEEPING:
             self._plains.put(self._name(entry), plain)
@@ -203,14 +192,42 @@ class FramedContent:
         entry = self._index[self._index.find(offset)]
         return entry.original_offset, entry.original_offset + entry.original_size
 
-    def load(self, block: Span) -> Plain:
-        """Return a frame: kept, or read and decoded. IndexMismatch."""
-        entry = self._index[self._index.find(block[0])]
-        plain = self._plains.get(self._name(entry))
+    def load(self, offset: int, want: int) -> tuple[Span, Plain]:
+        """Return the frame that holds the byte at `offset`: kept, or read and decoded."""
+        index = self._index
+        entry = index[index.find(offset)]
+        plain = self._kept(entry)
         if plain is None:
-            (plain,) = self._fetch([entry])
+            (plain,) = self._fetch(index, [entry])
             self._keep(entry, plain)
-        return plain
+        return (entry.original_offset, entry.original_offset + entry.original_size), plain
+
+
+def _runs(index: FrameIndex, positions: list[int], max_gap: int) -> Iterator[list[int]]:
+    """Group frames that stand close together, up to RUN stored bytes and LARGE original."""
+    run: list[int] = []
+    for position in positions:
+        if run:
+            first, last, entry = (index[each] for each in (run[0], run[-1], position))
+            gap = entry.compressed_offset - _stored_end(last)
+            long = _stored_end(entry) - first.compressed_offset > RUN
+            wide = entry.original_offset + entry.original_size - first.original_offset > LARGE
+            if gap > max_gap or long or wide:
+                yield run
+                run = []
+        run.append(position)
+    if run:
+        yield run
+
+
+def _header(data: bytes | memoryview, index: FrameIndex, entry: FrameEntry) -> frame.FrameHeader:
+    try:
+        header = frame.FrameHeader.parse(data)
+    except WireError as error:
+        raise IndexMismatch(index) from error
+    if (header.stored_size, header.original_size) != (entry.compressed_size, entry.original_size):
+        raise IndexMismatch(index)
+    return header
 
 
 def _stored_end(entry: FrameEntry) -> int:

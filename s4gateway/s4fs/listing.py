@@ -77,7 +77,7 @@ class Listings:
         if attributes is None:
             try:
                 attributes = self._reader.glance(entry["name"])
-            except FileNotFoundError:  # gone since it was listed
+            except (FileNotFoundError, PermissionError):  # gone since, or listed but not to be read
                 return {**entry, "s4_size_exact": False}
             self._known.put(key, attributes)
         return presented(entry, attributes)

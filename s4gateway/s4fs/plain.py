@@ -61,6 +61,12 @@ class Plain:
             low += len(piece)
         return b"".join(pieces)
 
+    def view(self, low: int, high: int) -> Buffer:
+        """Return the bytes [low, high), not copied unless they are in a file."""
+        if self._descriptor >= 0 or (low, high) == (0, self.length):
+            return self.read(low, high)
+        return memoryview(self._data)[low:high]
+
     def pieces(self) -> Iterator[bytes]:
         """Yield all of it, in pieces of a MiB when it is in a file."""
         if self._descriptor < 0:

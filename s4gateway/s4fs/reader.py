@@ -241,9 +241,9 @@ class _Plan:
                 done = threads.together(self.jobs) if self.jobs else []
             else:
                 done = [each.result() for each in self._running]
-        except IndexMismatch:
+        except IndexMismatch as mismatch:
             threads.settle(self._running or ())
-            self._content.distrust()
+            self._content.distrust(mismatch.index)
             return _Plan(self._content, self._spans, self._max_gap).result()
         finally:
             threads.settle(self._running or ())
@@ -258,11 +258,10 @@ def read_spans(content: Content, spans: Sequence[Span]) -> list[bytes]:
 def load(content: Content, offset: int, want: int) -> tuple[Span, Plain]:
     """Return a block that holds the byte at `offset`, and where in the original it stands."""
     while True:
-        block = content.block(offset, want)
         try:
-            return block, content.load(block)
-        except IndexMismatch:
-            content.distrust()
+            return content.load(offset, want)
+        except IndexMismatch as mismatch:
+            content.distrust(mismatch.index)
 
 
 def _outcome(work: Callable[[], _T]) -> _T | Exception:

@@ -97,6 +97,15 @@ class Readable(AbstractFileSystem):  # type: ignore[misc] # fsspec has no types
             complete = self._listings.complete([*files.values()])
             yield where, directories, dict(zip(files, complete, strict=True))
 
+    def du(
+        self, path: str, total: bool = True, maxdepth: int | None = None,
+        withdirs: bool = False, **kwargs: Any,
+    ) -> Any:  # fmt: skip
+        """Add up the sizes a listing shows, or return them by name."""
+        found = self.find(path, maxdepth=maxdepth, withdirs=withdirs, detail=True, **kwargs)
+        sizes = {name: entry["size"] for name, entry in found.items()}
+        return sum(sizes.values()) if total else sizes
+
     def info(self, path: str, **kwargs: Any) -> dict[str, Any]:
         """Describe an object as its readers see it, or a directory."""
         stripped = self._visible(path, kwargs)

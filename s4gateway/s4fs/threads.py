@@ -5,7 +5,6 @@ own, for threads do not come along.
 """
 
 import os
-import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -16,19 +15,15 @@ _T = TypeVar("_T")
 Kind = Literal["body", "look"]
 _WORKERS: Final[dict[Kind, int]] = {"body": 8, "look": 32}
 _pools: Final[dict[tuple[Kind, int], ThreadPoolExecutor]] = {}
-_lock: Final = threading.Lock()
 
 
 def pool(kind: Kind = "body") -> ThreadPoolExecutor:
     """Return the threads for reading and coding bodies, or for looking at many objects."""
     key = (kind, os.getpid())
     found = _pools.get(key)
-    if found is None:
-        with _lock:
-            found = _pools.get(key)
-            if found is None:
-                found = ThreadPoolExecutor(_WORKERS[kind], thread_name_prefix=f"s4fs-{kind}")
-                _pools[key] = found
+    if found is None:  # no lock, which a fork could leave closed; an executor unused has no threads
+        new = ThreadPoolExecutor(_WORKERS[kind], thread_name_prefix=f"s4fs-{kind}")
+        found = _pools.setdefault(key, new)
     return found
 
 

@@ -28,6 +28,9 @@ class CodecId(IntEnum):
     CPU_GZIP = 7
     CPU_ZSTD_DICT = 8
 
+    # Looked up for every frame; an Enum's own hash is a function in Python.
+    __hash__ = int.__hash__
+
     @property
     def label(self) -> str:
         """The name in metadata, for example ``cpu-zstd``."""

@@ -19,12 +19,8 @@ from s4gateway.s3.errors import S3Error
 from s4gateway.wire.manifest import Form
 
 _ATTEMPTS: Final = 3  # versions to look at before a busily overwritten key is called unavailable
-_LOOK_FIRST: Final = (
-    "range",
-    "if-match",
-    "if-none-match",
-    "if-modified-since",
-    "if-unmodified-since",
+_LOOK_FIRST: Final = frozenset(
+    ("range", "if-match", "if-none-match", "if-modified-since", "if-unmodified-since")
 )
 
 
@@ -37,7 +33,7 @@ async def get_object(context: RequestContext) -> Outcome:
         relay.read_headers(context.headers),
     )
     part = relay.part_number(context)
-    if part is None and not any(name in context.headers for name in _LOOK_FIRST):
+    if part is None and _LOOK_FIRST.isdisjoint(context.headers):
         opened = await context.services.reader.open_whole(source)
         return _outcome(context, opened, opened.attributes)
     for _ in range(_ATTEMPTS):

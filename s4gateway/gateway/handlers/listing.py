@@ -12,6 +12,7 @@ from s4gateway.objects.listing import PAGE_LIMIT, ListRequest, visible_page
 from s4gateway.objects.version_listing import VersionRequest, visible_versions
 from s4gateway.s3.documents import ListPage
 from s4gateway.s3.errors import S3Error
+from s4gateway.s3.headers import OF_THE_REQUEST
 from s4gateway.s3.operations import Operation
 
 _XML: Final = [("content-type", "application/xml")]
@@ -23,9 +24,10 @@ async def list_objects(context: RequestContext) -> Outcome:
     """List the visible objects of a bucket with their logical sizes and ETags."""
     request = _parse(context)
     bucket = context.bucket
+    headers = context.headers.named(OF_THE_REQUEST)
 
     async def fetch(raw_query: str) -> bytes:
-        return await context.backend.list(bucket, raw_query)
+        return await context.backend.list(bucket, raw_query, headers)
 
     page = await visible_page(request, fetch)
     services = context.services
@@ -96,9 +98,10 @@ async def list_versions(context: RequestContext) -> Outcome:
         others=_others(parameters),
     )
     bucket, services = context.bucket, context.services
+    headers = context.headers.named(OF_THE_REQUEST)
 
     async def fetch(raw_query: str) -> bytes:
-        return await context.backend.list(bucket, raw_query)
+        return await context.backend.list(bucket, raw_query, headers)
 
     page = await visible_versions(request, fetch)
     listed: tuple[int, int] | None = None

@@ -15,7 +15,7 @@ from s4gateway.gateway.context import HeaderPairs, Outcome, RequestContext, Resp
 from s4gateway.gateway.form import Form
 from s4gateway.s3 import etag, post_form, query
 from s4gateway.s3.checksums import Declared
-from s4gateway.s3.headers import Headers
+from s4gateway.s3.headers import OF_THE_REQUEST, Headers
 
 _CROSS_ORIGIN: Final = (
     "access-control-allow-credentials",
@@ -23,8 +23,6 @@ _CROSS_ORIGIN: Final = (
     "access-control-expose-headers",
     "vary",
 )
-# What a request says about its bucket and its bill, whatever the form says about the object.
-_OF_THE_REQUEST: Final = ("x-amz-expected-bucket-owner", "x-amz-request-payer")
 
 
 async def post_object(context: RequestContext) -> Outcome:
@@ -33,8 +31,8 @@ async def post_object(context: RequestContext) -> Outcome:
     assert form is not None
     headers = form.fields.headers()
     form.declared = Declared.parse(headers)
-    asked = [(name, context.headers.get(name)) for name in _OF_THE_REQUEST]
-    kept = [(name, value) for name, value in asked if value is not None and name not in headers]
+    asked = context.headers.named(OF_THE_REQUEST)  # whatever the form says about the object
+    kept = [(name, value) for name, value in asked if name not in headers]
     as_put = replace(context, headers=Headers(headers.items() + kept))
     outcome = await storing.store_object(as_put, form)
     answer = outcome.response.headers + await _cross_origin(context)
