@@ -50,7 +50,7 @@ test: $(STAMP) $(CLIENTS)  ## every test a fresh machine can run in minutes, rea
 	$(BIN)/pytest -q -n 2 -m 'not huge' $(ARGS)
 
 huge: $(STAMP) $(CLIENTS)  ## the tests that move gigabytes or take minutes, about half an hour
-	$(BIN)/pytest -q -m huge $(ARGS)
+	$(BIN)/pytest -q -m huge -o faulthandler_timeout=3600 $(ARGS)
 
 e2e: $(STAMP) $(CLIENTS)  ## only the tests with a real gateway process and a real S3 server
 	$(BIN)/pytest -q -m 'e2e and not huge' $(ARGS)

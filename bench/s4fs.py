@@ -1,8 +1,12 @@
-"""`python -m bench.s4fs`: a large log read whole through the fsspec filesystem, with no gateway.
+"""`python -m bench.s4fs`: a large log read through the fsspec filesystem, with no gateway.
 
-The log is stored by the gateway. What the read is held against is the sum of its parts, measured
+The log is stored by the gateway. What a read is held against is the sum of its parts, measured
 beside it: fetching the stored bytes with s3fs, and decoding their frames from memory with
-zstandard. Above 1 the filesystem does both at once. The client needs `make clients`.
+zstandard. Above 1 the filesystem does both at once. Like is compared with like, because memory for
+256 MiB that are kept costs about as much as decoding them: a whole read with parts that keep what
+they decode, and a read in pieces with parts that use one buffer again. The third line, a read that
+keeps everything against parts that keep nothing, says what that memory costs; it has no bar. The
+client needs `make clients`.
 """
 
 import argparse
@@ -11,15 +15,19 @@ import json
 import os
 import secrets
 import shutil
+import statistics
 import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from bench import bench, corpus, load, servers
 
 BAR = 0.9
+# How it is read, how the frames beside it are decoded, and whether that is held to the bar.
+PAIRS = (("whole", "keep", True), ("pieces", "discard", True), ("whole", "discard", False))
 _ROOT = Path(__file__).resolve().parents[1]
 
 
@@ -67,21 +75,38 @@ def main(argv: Sequence[str] | None = None) -> int:
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     found = json.loads(done.stdout)
-    parts = found["fetch"] + found["decode"]
-    ratio = parts / found["s4fs"]
-    print("| whole read of a log | s4fs | s3fs fetch | zstandard | fetch + decode / s4fs | bar |")
-    print("|---|---:|---:|---:|---:|---:|")
-    print(
-        f"| {arguments.mib} MiB, {found['stored'] / corpus.MIB:.0f} MiB stored "
-        f"| {found['s4fs'] * 1e3:.0f} ms | {found['fetch'] * 1e3:.0f} ms "
-        f"| {found['decode'] * 1e3:.0f} ms | {ratio:.2f} | >= {BAR} |"
+    ratios = [_ratios(found["walls"], read, decode) for read, decode, _ in PAIRS]
+    _report(found, ratios, arguments.mib)
+    missed = any(
+        statistics.median(each) < BAR
+        for each, (_, _, is_held) in zip(ratios, PAIRS, strict=True)
+        if is_held
     )
-    discarded = (found["fetch"] + found["discard"]) / found["s4fs"]
-    print(
-        f"\nAgainst decoding into a buffer used again ({found['discard'] * 1e3:.0f} ms): ", end=""
-    )
-    print(f"{discarded:.2f}.")
-    return int(arguments.strict and ratio < BAR)
+    return int(arguments.strict and missed)
+
+
+def _ratios(walls: dict[str, list[float]], read: str, decode: str) -> list[float]:
+    """The parts over the read, repetition by repetition."""
+    return [
+        (fetch + decoded) / together
+        for together, fetch, decoded in zip(walls[read], walls["fetch"], walls[decode], strict=True)
+    ]
+
+
+def _report(found: dict[str, Any], ratios: Sequence[list[float]], mib: int) -> None:
+    walls = found["walls"]
+    stored = found["stored"] / corpus.MIB
+    print(f"{mib} MiB of log, {stored:.0f} MiB stored; medians of {len(walls['fetch'])}\n")
+    print("| read | s4fs | s3fs fetch | zstandard | fetch + decode / s4fs | least, most | bar |")
+    print("|---|---:|---:|---:|---:|---:|---:|")
+    for (read, decode, is_held), each in zip(PAIRS, ratios, strict=True):
+        three = " | ".join(
+            f"{statistics.median(walls[name]) * 1e3:.0f} ms" for name in (read, "fetch", decode)
+        )
+        print(
+            f"| {read} / {decode} | {three} | {statistics.median(each):.2f} "
+            f"| {min(each):.2f}, {max(each):.2f} | {f'>= {BAR}' if is_held else 'none'} |"
+        )
 
 
 if __name__ == "__main__":

@@ -1,15 +1,21 @@
 """Reads one object through the filesystem and by its parts; started by `bench.s4fs`.
 
-Runs under the interpreter of `.venv-s3fs`. Each repetition takes, in turn, the wall time of reading
-the object through `s4://`, of fetching its stored bytes with s3fs, and of decoding the frames that
-came, one after the other, with zstandard alone and no checksum: once into bytes that are kept, as a
-reader keeps them, and once into a small buffer that is used again, which spares the machine the
-memory. The result goes to stdout as JSON.
+Runs under the interpreter of `.venv-s3fs`. Each repetition takes the wall time of five pieces of
+work, in the other direction every second time, and the first repetition does not count:
+
+    whole    the object through `s4://`, into bytes that are kept
+    pieces   the object through an open file of `s4://`, into one buffer that is used again
+    fetch    its stored bytes with s3fs, by the same client
+    keep     the frames that came decoded with zstandard alone, one after the other and with no
+             checksum, into bytes that are kept
+    discard  the same into one buffer that is used again, which spares the machine the memory
+
+The result goes to stdout as JSON: seconds by name, in the order of the repetitions.
 """
 
+import hashlib
 import json
 import os
-import statistics
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -22,6 +28,7 @@ from bench import corpus
 from s4gateway.s4fs import S4FileSystem
 
 PATH = "bench-s4fs/log"
+PIECE = 4 * corpus.MIB
 
 
 def _at(url: str) -> s3fs.S3FileSystem:
@@ -46,6 +53,24 @@ def _decoded(frames: Sequence[bytes], most: int) -> list[bytes]:
     return [decompressor.decompress(frame, max_output_size=most) for frame in frames]
 
 
+def _in_pieces(fs: S4FileSystem, use: Callable[[memoryview], object]) -> None:
+    into = memoryview(bytearray(PIECE))
+    with fs.open(PATH) as file:
+        while count := file.readinto(into):
+            use(into[:count])
+
+
+def _verified(fs: S4FileSystem, frames: Sequence[bytes], most: int, body: bytes) -> bool:
+    """Whether all ways of reading give the same bytes."""
+    read = hashlib.sha256()
+    _in_pieces(fs, read.update)
+    return (
+        fs.cat_file(PATH) == body
+        and read.digest() == hashlib.sha256(body).digest()
+        and b"".join(_decoded(frames, most)) == body
+    )
+
+
 def main() -> None:
     """Store the log through the gateway, then read it back again and again."""
     size, repetitions, folder = int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3])
@@ -55,19 +80,24 @@ def main() -> None:
     gateway.pipe_file(PATH, body, chunksize=size + 1, ContentType="application/zstd")
     fs = S4FileSystem(fs=store, skip_instance_cache=True)
     stored = store.cat_file(PATH)
-    frames = corpus.stored_frames(stored)
-    if fs.cat_file(PATH) != body:
+    frames, most = corpus.stored_frames(stored), corpus.chunk_size(size)
+    if not _verified(fs, frames, most, body):
         raise SystemExit("the filesystem read other bytes")
     del body
-    walls: dict[str, list[float]] = {"s4fs": [], "fetch": [], "decode": [], "discard": []}
-    most = corpus.chunk_size(size)
-    for _ in range(repetitions):
-        walls["s4fs"].append(_wall(lambda: fs.cat_file(PATH)))
-        walls["fetch"].append(_wall(lambda: store.cat_file(PATH)))
-        walls["decode"].append(_wall(lambda: _decoded(frames, most)))
-        walls["discard"].append(_wall(lambda: corpus.decoding_cost(frames, size)))
-    medians = {name: statistics.median(found) for name, found in walls.items()}
-    sys.stdout.write(json.dumps({"stored": len(stored), **medians}) + "\n")
+    works: dict[str, Callable[[], object]] = {
+        "whole": lambda: fs.cat_file(PATH),
+        "pieces": lambda: _in_pieces(fs, len),
+        "fetch": lambda: store.cat_file(PATH),
+        "keep": lambda: _decoded(frames, most),
+        "discard": lambda: corpus.decoding_cost(frames, size),
+    }
+    walls: dict[str, list[float]] = {name: [] for name in works}
+    for number in range(repetitions + 1):
+        for name in works if number % 2 else reversed(works):
+            wall = _wall(works[name])
+            if number:
+                walls[name].append(wall)
+    sys.stdout.write(json.dumps({"stored": len(stored), "walls": walls}) + "\n")
 
 
 if __name__ == "__main__":

@@ -97,9 +97,9 @@ class CountingBackend:
         await self.before(Call("delete_many", bucket, ",".join(keys)))
         return await self.inner.delete_many(bucket, keys)
 
-    async def list(self, bucket: str, raw_query: str) -> bytes:
+    async def list(self, bucket: str, raw_query: str, headers: base.HeaderList = ()) -> bytes:
         await self.before(Call("list", bucket, query=raw_query))
-        return await self.inner.list(bucket, raw_query)
+        return await self.inner.list(bucket, raw_query, headers)
 
     async def forward(
         self,

@@ -66,8 +66,8 @@ def boto3_client(endpoint: live.Endpoint, service: str = "s3", **config: Any) ->
     defaults = {
         "s3": {"addressing_style": "path"},
         "retries": {"total_max_attempts": 1},
-        "connect_timeout": 5,
-        "read_timeout": 120,
+        "connect_timeout": 60,
+        "read_timeout": 300,
     }
     return _session().client(
         service,

@@ -18,8 +18,8 @@ settings.register_profile(
 )
 settings.load_profile("unhurried")
 
-# A shell without job control starts background work with SIGINT ignored, and what
-# is ignored is inherited: tests that interrupt themselves or a process of theirs would wait in vain.
+# A shell without job control starts background work with SIGINT ignored, and that is inherited:
+# tests that interrupt themselves or a process of theirs would wait in vain.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 

@@ -37,8 +37,8 @@ from s4gateway.gateway import embedded
 
 ROOT = Path(__file__).resolve().parents[1]
 REGION = "us-east-1"
-READY_SECONDS = 60.0
-STOP_SECONDS = 45.0
+READY_SECONDS = 180.0
+STOP_SECONDS = 120.0
 
 _PORTS = range(10_000, 11_000)  # below SeaweedFS's and below every ephemeral range
 _FAULT = re.compile(

@@ -15,8 +15,11 @@ import contextlib
 import socket
 import ssl
 import struct
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import Any
+
+from tests import live
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +92,7 @@ class RudeServer:
     open_connections: int = 0
     all_closed: asyncio.Event = field(default_factory=asyncio.Event)
     _tasks: set["asyncio.Task[None]"] = field(default_factory=set)
+    _transports: set[asyncio.BaseTransport] = field(default_factory=set)
 
     async def _handle(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
@@ -128,9 +132,32 @@ class RudeServer:
         return Request(method.decode(), target, fields, body)
 
     async def stop(self) -> None:
-        for task in tuple(self._tasks):
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        """End every connection, those too whose handler has not had its first turn."""
+        while self._tasks or self._transports:
+            for task in self._tasks:
+                task.cancel()
+            for transport in self._transports:
+                transport.abort()  # type: ignore[attr-defined] # of a socket, then
+            await asyncio.sleep(0.001)
+
+
+class _Known(asyncio.StreamReaderProtocol):
+    """Streams of a connection that its server knows from the first moment to the last."""
+
+    def __init__(self, rude: RudeServer) -> None:
+        super().__init__(asyncio.StreamReader(), rude._handle)
+        self._rude = rude
+        self._known: asyncio.BaseTransport | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._known = transport
+        self._rude._transports.add(transport)
+        super().connection_made(transport)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        assert self._known is not None
+        self._rude._transports.discard(self._known)
 
 
 @contextlib.asynccontextmanager
@@ -138,11 +165,31 @@ async def serve(
     script: Script, *, reads_bodies: bool = True, tls: ssl.SSLContext | None = None
 ) -> AsyncIterator[RudeServer]:
     rude = RudeServer(script, reads_bodies)
-    server = await asyncio.start_server(rude._handle, "127.0.0.1", 0, ssl=tls)
+    loop = asyncio.get_running_loop()
+    server = await loop.create_server(lambda: _Known(rude), "127.0.0.1", 0, ssl=tls)
     scheme = "http" if tls is None else "https"
     rude.url = f"{scheme}://127.0.0.1:{server.sockets[0].getsockname()[1]}"
     try:
         yield rude
     finally:
+        for _ in range(5):  # asyncio never closes what it accepts just when its server is closed
+            await asyncio.sleep(0)
         server.close()
         await rude.stop()
+
+
+@contextlib.contextmanager
+def in_thread(script: Script) -> Iterator[RudeServer]:
+    """The same beside code that is not asynchronous, in a loop thread of its own."""
+    with live.loop_thread() as loop, contextlib.ExitStack() as stack:
+        serving = serve(script)
+
+        def run(work: Awaitable[Any]) -> Any:
+            async def wait() -> Any:
+                return await work
+
+            return asyncio.run_coroutine_threadsafe(wait(), loop).result(120)
+
+        server: RudeServer = run(serving.__aenter__())
+        stack.callback(lambda: run(serving.__aexit__(None, None, None)))
+        yield server

@@ -103,7 +103,7 @@ ANSWERS = {
 
 
 class TestAnswers:
-    @settings(deadline=None, max_examples=100)
+    @settings(max_examples=100)
     @given(name=st.sampled_from(sorted(ANSWERS)), cuts=st.lists(st.integers(1, 150), max_size=8))
     async def test_segments_do_not_matter(self, name: str, cuts: list[int]):
         head, body, encoded = ANSWERS[name]

@@ -39,7 +39,16 @@ async def no_body(exchange: Exchange) -> None:
 
 @pytest.fixture
 async def client() -> AsyncIterator[http.HttpClient]:
-    client = http.HttpClient(connect_timeout=2, read_timeout=0.3, slow_timeout=0.3, pool_size=4)
+    client = http.HttpClient(pool_size=4)
+    yield client
+    assert client.in_use == 0
+    await client.close()
+
+
+@pytest.fixture
+async def hurried() -> AsyncIterator[http.HttpClient]:
+    """For a store that does not answer in time; the other one waits for it, however busy."""
+    client = http.HttpClient(read_timeout=0.5, slow_timeout=0.5, pool_size=4)
     yield client
     assert client.in_use == 0
     await client.close()
@@ -227,7 +236,7 @@ class TestWhatArrives:
                 assert await fetch(client, server) == data
             assert server.connections == 1
 
-    async def test_a_slow_reader_is_not_a_slow_server(self, client: http.HttpClient):
+    async def test_a_slow_reader_is_not_a_slow_server(self, hurried: http.HttpClient):
         data = bytes(8_000_000)
 
         async def script(exchange: Exchange) -> None:
@@ -235,10 +244,10 @@ class TestWhatArrives:
 
         async with (
             rude_server.serve(script) as server,
-            await client.request("GET", server.url, "/", [("host", "h")]) as response,
+            await hurried.request("GET", server.url, "/", [("host", "h")]) as response,
         ):
             size = len(await anext(response))
-            await asyncio.sleep(0.5)  # longer than the read timeout
+            await asyncio.sleep(0.8)  # longer than the read timeout
             size += len(await response.read(10**8))
         assert size == len(data)
 
@@ -349,15 +358,15 @@ class TestFailures:
 
     @pytest.mark.parametrize("script", ABSENT.values(), ids=ABSENT)
     async def test_no_answer_is_unavailable_in_time(
-        self, client: http.HttpClient, script: rude_server.Script
+        self, hurried: http.HttpClient, script: rude_server.Script
     ):
         async with rude_server.serve(script) as server:
             with pytest.raises(base.BackendUnavailable) as caught:
-                await fetch(client, server)
+                await fetch(hurried, server)
             assert caught.value.retryable
             assert not caught.value.unsent
             server.script = no_body
-            assert await fetch(client, server) == b""
+            assert await fetch(hurried, server) == b""
 
     @pytest.mark.parametrize("method", ["GET", "PUT", "DELETE", "POST"])
     async def test_the_library_repeats_nothing_by_itself(
@@ -388,17 +397,17 @@ class TestFailures:
             await client.request("GET", "http://no-such-host.invalid", "/", [("host", "h")])
         assert caught.value.unsent
 
-    async def test_a_store_that_takes_no_bytes_times_out(self, client: http.HttpClient):
+    async def test_a_store_that_takes_no_bytes_times_out(self, hurried: http.HttpClient):
         async def script(exchange: Exchange) -> None:
             await exchange.freeze()
 
         async with rude_server.serve(script, reads_bodies=False) as server:
             for body in (base.Body.of(bytes(20_000_000)), generated([bytes(10**6)] * 20)):
                 with pytest.raises(base.BackendUnavailable, match="took no bytes"):
-                    await client.request("PUT", server.url, "/", [("host", "h")], body)
+                    await hurried.request("PUT", server.url, "/", [("host", "h")], body)
 
     async def test_a_full_pool_is_a_timeout_not_a_hang(self):
-        client = http.HttpClient(connect_timeout=0.2, pool_size=1)
+        client = http.HttpClient(connect_timeout=1.0, pool_size=1)
         async with rude_server.serve(sends(HEAD_OF_TEN, then=lambda _: None)) as server:
             held = await client.request("GET", server.url, "/", [("host", "h")])
             with pytest.raises(base.BackendUnavailable) as caught:
@@ -458,12 +467,13 @@ class TestConnections:
             await server.all_closed.wait()
 
     async def test_a_connection_that_idled_too_long_is_not_used_again(self):
-        client = http.HttpClient(keepalive=0.05)
+        client = http.HttpClient(keepalive=60.0)
         async with rude_server.serve(no_body) as server:
             await fetch(client, server)
             await fetch(client, server)
             assert server.connections == 1
-            await asyncio.sleep(0.1)
+            (connection,) = client._connections
+            connection.idle_since -= 60.0
             await fetch(client, server)
             assert server.connections == 2
             await client.close()
@@ -494,8 +504,8 @@ class TestConnections:
         async with rude_server.serve(script) as server:
             for number in range(1, 4):
                 assert await fetch(client, server) == b""
-                await server.all_closed.wait()
-                await asyncio.sleep(0.01)
+                while client._connections:  # noqa: ASYNC110 - the store's doing
+                    await asyncio.sleep(0.001)
                 assert server.connections == number
 
     async def test_idle_connections_are_closed(self):
@@ -503,12 +513,13 @@ class TestConnections:
         async with rude_server.serve(no_body) as server:
             await asyncio.gather(*[fetch(client, server) for _ in range(3)])
             assert server.open_connections
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(60):
                 await server.all_closed.wait()
             await client.close()
 
-    async def test_connections_in_use_never_exceed_the_pool_and_waiters_take_turns(self):
-        client = http.HttpClient(pool_size=2)
+    @pytest.mark.parametrize("size", [1, 2])
+    async def test_connections_in_use_never_exceed_the_pool_and_waiters_take_turns(self, size: int):
+        client = http.HttpClient(pool_size=size)
         order: list[int] = []
 
         async def script(exchange: Exchange) -> None:
@@ -521,9 +532,9 @@ class TestConnections:
 
         async with rude_server.serve(script) as server:
             await asyncio.gather(*[one(number) for number in range(20)])
-            assert server.connections == 2
-            targets = [number // 2 for number in order]
-            assert targets == sorted(targets)
+            assert server.connections == size
+            if size == 1:  # two connections may overtake each other
+                assert order == sorted(order)
             assert client.in_use == 0
             await client.close()
 

@@ -1,7 +1,7 @@
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from s4gateway.backend import base, memory
@@ -24,7 +24,6 @@ KEYS = st.sets(
 )
 
 
-@settings(deadline=None)
 @given(keys=KEYS, prefix=st.sampled_from(["", "a", "a/", "/"]), size=st.integers(1, 4))
 async def test_pages_of_any_size_make_the_same_listing(keys: set[str], prefix: str, size: int):
     store = memory.MemoryBackend.with_buckets("b")
@@ -39,7 +38,6 @@ async def test_pages_of_any_size_make_the_same_listing(keys: set[str], prefix: s
     assert found == (flat, sorted(folded, key=str.encode))
 
 
-@settings(deadline=None)
 @given(keys=KEYS, size=st.integers(1, 3))
 async def test_markers_of_the_older_listing_lose_and_repeat_nothing(keys: set[str], size: int):
     store = memory.MemoryBackend.with_buckets("b")

@@ -218,7 +218,7 @@ main(sys.argv[1:])
 def test_without_the_extra_help_works_and_a_command_says_what_to_install():
     def s4_without(*arguments: str) -> "subprocess.CompletedProcess[str]":
         command = [sys.executable, "-c", WITHOUT, "dataset", *arguments]
-        return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+        return subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
 
     assert s4_without("ls", "--help").returncode == 0
     done = s4_without("ls", "bucket/orders")

@@ -76,7 +76,7 @@ that is wrong.
 | 0 | done; for `serve`: stopped, and every request was finished |
 | 1 | could not start, or failed while running; for `serve` also: requests were cut off; for tools also: they found what somebody should look at |
 | 2 | the command line or the configuration is wrong |
-| 130 | interrupted from the keyboard before the gateway served |
+| 130 | interrupted from the keyboard; `serve` only before it served |
 
 | Signal to `serve` | Effect |
 |---|---|

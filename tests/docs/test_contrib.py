@@ -120,6 +120,6 @@ def test_the_dashboard_can_be_provisioned_as_the_page_says(tmp_path: Path):
 
 def _run(command: list[str]) -> None:
     done = subprocess.run(
-        command, capture_output=True, text=True, timeout=60, check=False, cwd=pages.ROOT
+        command, capture_output=True, text=True, timeout=300, check=False, cwd=pages.ROOT
     )
     assert done.returncode == 0, done.stdout + done.stderr

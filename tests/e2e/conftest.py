@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tests import clients, corpus, live
-from tests.e2e import raw
+from tests.e2e import datasets, raw
 
 
 @pytest.fixture(scope="module")
@@ -19,6 +19,7 @@ def shared(direct: Any) -> Iterator[str]:
     name = live.bucket_name()
     direct.create_bucket(Bucket=name)
     yield name
+    datasets.empty(direct, name)
     live.remove_bucket(direct, name)
 
 
@@ -33,6 +34,20 @@ def s3(gateway: live.Gateway) -> Iterator[Any]:
 def s3_https(gateway_https: live.Gateway) -> Iterator[Any]:
     """A boto3 client of the gateway over https: chunked, with trailing checksums."""
     with contextlib.closing(clients.boto3_client(gateway_https)) as client:
+        yield client
+
+
+@pytest.fixture(scope="session")
+def via(gateway: live.Gateway) -> Iterator[Any]:
+    """A dataset's client of the gateway."""
+    with contextlib.closing(datasets.client_of(gateway)) as client:
+        yield client
+
+
+@pytest.fixture(scope="session")
+def straight(seaweedfs: live.Seaweedfs) -> Iterator[Any]:
+    """A dataset's client of the store itself."""
+    with contextlib.closing(datasets.client_of(seaweedfs)) as client:
         yield client
 
 

@@ -30,13 +30,18 @@ length.</Message></Error>"
 
 @dataclass(slots=True)
 class Wire:
-    """`sent` and `received` are bytes to and from the store; `refused` counts bad Completes."""
+    """`sent` and `received` are bytes to and from the store; `refused` counts bad Completes.
+
+    `repeated` are the bytes of parts that had been sent before: a store too busy to answer in time
+    is asked again.
+    """
 
     upstream: live.Endpoint
     endpoint: live.Endpoint
     uniform: bool = False
     sent: int = 0
     received: int = 0
+    repeated: int = 0
     refused: int = 0
     parts: dict[str, dict[int, int]] = field(default_factory=lambda: defaultdict(dict))
 
@@ -79,7 +84,9 @@ class Wire:
         query = parse_qs(urlsplit(target.decode("latin-1")).query)
         upload = query.get("uploadId", [""])[0]
         if method == b"PUT" and "partNumber" in query:
-            self.parts[upload][int(query["partNumber"][0])] = length
+            number = int(query["partNumber"][0])
+            self.repeated += length if number in self.parts[upload] else 0
+            self.parts[upload][number] = length
         if self.uniform and method == b"POST" and upload:
             body = await reader.readexactly(length)
             if not self._equal(upload, body):
@@ -117,7 +124,7 @@ def between(upstream: live.Endpoint, *, uniform: bool = False) -> Iterator[Wire]
             async def wait() -> Any:
                 return await work
 
-            return asyncio.run_coroutine_threadsafe(wait(), loop).result(30)
+            return asyncio.run_coroutine_threadsafe(wait(), loop).result(120)
 
         server = run(asyncio.start_server(wire.accept, "127.0.0.1", 0, limit=4 * _PIECE))
 

@@ -14,7 +14,6 @@ import contextlib
 import functools
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 from tests import live, rude_server
 from tests.rude_server import Exchange, Request
@@ -97,20 +96,9 @@ class Meddler:
 @contextlib.contextmanager
 def between(upstream: live.Endpoint) -> Iterator[Meddler]:
     meddler = Meddler(upstream, upstream)
-    with live.loop_thread() as loop, contextlib.ExitStack() as stack:
-        serving = rude_server.serve(meddler.script)
-
-        def run(work: Awaitable[Any]) -> Any:
-            async def wait() -> Any:
-                return await work
-
-            return asyncio.run_coroutine_threadsafe(wait(), loop).result(30)
-
-        meddler.server = run(serving.__aenter__())
-        stack.callback(lambda: run(serving.__aexit__(None, None, None)))
-        meddler.endpoint = live.Endpoint(
-            meddler.server.url, upstream.access_key, upstream.secret_key
-        )
+    with rude_server.in_thread(meddler.script) as server:
+        meddler.server = server
+        meddler.endpoint = live.Endpoint(server.url, upstream.access_key, upstream.secret_key)
         yield meddler
 
 

@@ -12,13 +12,13 @@ IDLE = ('s4_memory_budget_bytes{state="used"}', "s4_in_flight_requests")
 def scrape(gateway: live.Endpoint) -> dict[str, float]:
     """Every sample by its name and labels."""
     url = f"{gateway.endpoint_url}/metrics"
-    answer = httpx.get(url, verify=gateway.verify, trust_env=False)
+    answer = httpx.get(url, verify=gateway.verify, trust_env=False, timeout=60.0)
     answer.raise_for_status()
     lines = (line.rpartition(" ") for line in answer.text.splitlines() if line[:1] != "#")
     return {name: float(value) for name, _, value in lines}
 
 
-def settled(gateway: live.Endpoint, seconds: float = 15.0) -> dict[str, float]:
+def settled(gateway: live.Endpoint, seconds: float = 120.0) -> dict[str, float]:
     """The metrics once no request is being answered and no memory is held."""
     deadline = time.monotonic() + seconds
     while True:

@@ -4,7 +4,7 @@ import json
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from tests import live
 
@@ -37,6 +37,15 @@ class Operator:
     store: live.Endpoint
     folder: Path
 
+    @property
+    def environment(self) -> dict[str, str]:
+        """What their shell has set: the store and its keys."""
+        return live.environment(self.folder) | {
+            "AWS_ACCESS_KEY_ID": self.store.access_key,
+            "AWS_SECRET_ACCESS_KEY": self.store.secret_key,
+            "S4_ENDPOINT_URL": self.store.endpoint_url,
+        }
+
     def s4(self, *arguments: str, stdin: bytes = b"", json: bool = False) -> Said:
         """Run a command against the store; never with a traceback."""
         done = subprocess.run(
@@ -46,16 +55,23 @@ class Operator:
             timeout=_SECONDS,
             check=False,
             cwd=self.folder,
-            env=live.environment(self.folder)
-            | {
-                "AWS_ACCESS_KEY_ID": self.store.access_key,
-                "AWS_SECRET_ACCESS_KEY": self.store.secret_key,
-                "S4_ENDPOINT_URL": self.store.endpoint_url,
-            },
+            env=self.environment,
         )
         said = Said(done.returncode, done.stdout, done.stderr.decode())
         assert "Traceback" not in said.err, said.err
         return said
+
+    def start(
+        self, *arguments: str, output: int | IO[bytes] = subprocess.DEVNULL
+    ) -> "subprocess.Popen[bytes]":
+        """A command left to itself, with all it says in `output`."""
+        return subprocess.Popen(
+            [str(live.program("s4")), *arguments],
+            stdout=output,
+            stderr=output,
+            cwd=self.folder,
+            env=self.environment,
+        )
 
     def offline(self, *arguments: str, stdin: bytes = b"") -> Said:
         """Run a command that has no store, no keys and no settings."""

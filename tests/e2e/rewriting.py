@@ -2,21 +2,22 @@
 
 import hashlib
 import random
-import subprocess
 import threading
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any
 
-from tests import corpus, live
-from tests.e2e.operators import Operator
+from tests import corpus
 
 MIB = 1024 * 1024
 DESCRIBED = {
     "ContentType": "text/x-log",
     "CacheControl": "max-age=60",
     "ContentDisposition": "attachment",
+    "ContentEncoding": "utf-8",
     "ContentLanguage": "de",
+    "Expires": datetime(2033, 11, 6, 8, 49, 37, tzinfo=UTC),
     "Metadata": {"colour": "blue", "name": "x-1"},
 }
 
@@ -31,12 +32,6 @@ def bodies() -> dict[str, bytes]:
         "dir/ä+%2F b": corpus.text(200_000),
         "medium": corpus.log(2 * MIB, seed=4),
     }
-
-
-def many(count: int) -> dict[str, bytes]:
-    """So many objects of a little more than 1 MiB, all different."""
-    log = corpus.log(MIB)
-    return {f"key-{number:03}": f"{number}\n".encode() + log for number in range(count)}
 
 
 def fill(direct: Any, bucket: str, found: dict[str, bytes], **more: Any) -> None:
@@ -66,22 +61,6 @@ def times(direct: Any, bucket: str) -> dict[str, tuple[str, Any, int]]:
         for page in pages
         for each in page.get("Contents", ())
     }
-
-
-def start(operator: Operator, *arguments: str) -> "subprocess.Popen[bytes]":
-    """A command left to itself, to be killed."""
-    environment = live.environment(operator.folder) | {
-        "AWS_ACCESS_KEY_ID": operator.store.access_key,
-        "AWS_SECRET_ACCESS_KEY": operator.store.secret_key,
-        "S4_ENDPOINT_URL": operator.store.endpoint_url,
-    }
-    return subprocess.Popen(
-        [str(live.program("s4")), *arguments],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        cwd=operator.folder,
-        env=environment,
-    )
 
 
 def signed_body(key: str, number: int, size: int) -> bytes:

@@ -119,7 +119,7 @@ def test_whatever_request_it_was_killed_at_the_retry_succeeds_and_nothing_is_lef
                 with contextlib.suppress(botocore.exceptions.HTTPClientError):
                     uploads.complete(client, bucket, key, upload_id, parts)
                 if killer.reached:
-                    dying.process.wait(30)
+                    dying.process.wait(120)
         answer = uploads.complete(s3, bucket, key, upload_id, parts)
         assert answer["ETag"] == ETAG, killer.seen
         check_object(s3, direct, bucket, key)
@@ -155,7 +155,7 @@ def test_killed_right_behind_the_commit_and_never_asked_again_the_object_is_whol
             contextlib.suppress(botocore.exceptions.HTTPClientError),
         ):
             uploads.complete(client, bucket, "k", upload_id, parts)
-        dying.process.wait(30)
+        dying.process.wait(120)
     head = s3.head_object(Bucket=bucket, Key="k")
     assert (head["ETag"], head["ContentLength"]) == (ETAG, len(WHOLE))
     assert uploads.collect(seaweedfs, bucket).phantom_committed_keys == ("k",)

@@ -518,7 +518,7 @@ def test_a_client_that_leaves_finds_the_work_done(
     with meddling.misbehaving(late(1.0), is_commit) as seen:
         with raw.Connection(slow) as connection:
             connection.send(raw.plain(slow, "POST", where, {}, body).wire)
-            deadline = time.monotonic() + 30
+            deadline = time.monotonic() + 120
             while not seen:
                 assert time.monotonic() < deadline
                 time.sleep(0.02)

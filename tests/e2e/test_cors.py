@@ -18,7 +18,7 @@ def test_a_preflight_of_a_presigned_url_is_answered_without_its_signature(
     where = {"Bucket": bucket, "Key": "upload.log"}
     url = s3.generate_presigned_url("put_object", Params=where, ExpiresIn=60)
     asked = {"Origin": ORIGIN, "Access-Control-Request-Method": "PUT"}
-    with httpx.Client(trust_env=False) as browser:
+    with httpx.Client(trust_env=False, timeout=60) as browser:
         preflight = browser.options(url, headers=asked)
         assert preflight.status_code == 200
         assert preflight.headers["access-control-allow-origin"] == ORIGIN

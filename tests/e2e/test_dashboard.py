@@ -50,7 +50,9 @@ class Prometheus:
     url: str
 
     def ask(self, path: str, **parameters: str) -> Any:
-        answer = httpx.get(f"{self.url}/api/v1/{path}", params=parameters, trust_env=False)
+        answer = httpx.get(
+            f"{self.url}/api/v1/{path}", params=parameters, trust_env=False, timeout=60
+        )
         found = answer.json()
         assert found["status"] == "success", (parameters, found)
         return found["data"]
@@ -69,7 +71,7 @@ class Prometheus:
         return found
 
 
-def _until(check: Callable[[], Any], seconds: float = 60.0) -> Any:
+def _until(check: Callable[[], Any], seconds: float = 180.0) -> Any:
     """What `check` returns once it returns something."""
     deadline = time.monotonic() + seconds
     while not (found := check()):
@@ -110,13 +112,13 @@ def _prometheus(folder: Path, *gateways: live.Gateway) -> Iterator[Prometheus]:
             yield server
         finally:
             process.terminate()
-            process.wait(30)
+            process.wait(120)
 
 
 def _is_ready(process: subprocess.Popen[bytes], server: Prometheus, folder: Path) -> bool:
     assert process.poll() is None, live.tail(folder / "prometheus.log")
     with contextlib.suppress(httpx.TransportError):
-        return httpx.get(f"{server.url}/-/ready", trust_env=False).status_code == httpx.codes.OK
+        return httpx.get(f"{server.url}/-/ready", trust_env=False).is_success
     return False
 
 

@@ -1,8 +1,5 @@
 """Train, map, watch, rotate, collect: the tools as operators run them, over a real store."""
 
-import json
-import subprocess
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,34 +8,16 @@ import zstandard
 
 from tests import clients, events, live
 from tests.conftest import StartGateway
+from tests.e2e.operators import Operator
 
 pytestmark = pytest.mark.e2e
 
 RETRAIN = "dictionary may be stale; consider retraining (s4 train-dict)"
-S4 = Callable[..., subprocess.CompletedProcess[str]]
 
 
 @pytest.fixture
-def s4(seaweedfs: live.Seaweedfs, tmp_path: Path) -> S4:
-    """Run `s4` against the store itself."""
-    environment = live.environment(tmp_path) | {
-        "AWS_ACCESS_KEY_ID": seaweedfs.access_key,
-        "AWS_SECRET_ACCESS_KEY": seaweedfs.secret_key,
-        "S4_ENDPOINT_URL": seaweedfs.endpoint_url,
-    }
-
-    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [str(live.program("s4")), *arguments],
-            env=environment,
-            cwd=tmp_path,
-            capture_output=True,
-            text=True,
-            timeout=120,
-            check=False,
-        )
-
-    return run
+def operator(seaweedfs: live.Seaweedfs, tmp_path: Path) -> Operator:
+    return Operator(seaweedfs, tmp_path)
 
 
 def put_all(client: Any, bucket: str, prefix: str, bodies: list[bytes]) -> None:
@@ -46,11 +25,10 @@ def put_all(client: Any, bucket: str, prefix: str, bodies: list[bytes]) -> None:
         client.put_object(Bucket=bucket, Key=f"{prefix}{number:04}", Body=body)
 
 
-def train(s4: S4, target: str, *more: str) -> dict[str, Any]:
-    done = s4("train-dict", target, "--format", "json", "--max-dict-bytes", "8192", *more)
-    assert (done.returncode, done.stderr) == (0, "")
-    report: dict[str, Any] = json.loads(done.stdout)
-    return report
+def train(operator: Operator, target: str, *more: str) -> dict[str, Any]:
+    said = operator.s4("train-dict", target, "--max-dict-bytes", "8192", *more, json=True)
+    assert (said.status, said.err) == (0, "")
+    return said.report
 
 
 def mapping(report: dict[str, Any]) -> str:
@@ -72,44 +50,44 @@ def dictionaries_of(direct: Any, bucket: str) -> set[str]:
 
 
 def test_a_trained_dictionary_wins_on_its_kind_and_goes_stale_on_another(
-    s4: S4, direct: Any, bucket: str, start_gateway: StartGateway
+    operator: Operator, direct: Any, bucket: str, start_gateway: StartGateway
 ):
     put_all(direct, bucket, "good/", events.orders(100))
-    report = train(s4, f"{bucket}/good/")
+    report = train(operator, f"{bucket}/good/")
     assert report["held_out"]["win_rate"] > 0.9
     good = mapping(report)
     bad = good.replace("/good/=", "/bad/=")
     with start_gateway("--zstd-dict", good, "--zstd-dict", bad) as gateway:
         url = f"{gateway.endpoint_url}/metrics"
         client = clients.boto3_client(gateway)
-        unused = s4("dict-status", "--metrics-url", url)
-        assert (unused.returncode, unused.stderr) == (0, "")
+        unused = operator.s4("dict-status", "--metrics-url", url)
+        assert (unused.status, unused.err) == (0, "")
         matching = events.orders(30, seed=9)
         put_all(client, bucket, "good/new/", matching)
-        healthy = s4("dict-status", "--metrics-url", url, "--format", "json")
+        healthy = operator.s4("dict-status", "--metrics-url", url, json=True)
         put_all(client, bucket, "bad/", events.strangers(20))
-        stale = s4("dict-status", "--metrics-url", url)
+        stale = operator.s4("dict-status", "--metrics-url", url)
         assert [read(client, bucket, f"good/new/{each:04}") for each in range(30)] == matching
         client.close()
-    assert (healthy.returncode, healthy.stderr) == (0, "")
-    (status,) = json.loads(healthy.stdout)["prefixes"]
+    assert (healthy.status, healthy.err) == (0, "")
+    (status,) = healthy.report["prefixes"]
     assert status["prefix"] == f"{bucket}/good/"
     assert status["win_rate"] > 0.5
     assert 0 < status["dict_ratio"] < 1
     assert status["dict_bytes"] < status["plain_bytes"] < status["original_bytes"]
-    assert stale.returncode == 1
-    (warning,) = stale.stderr.splitlines()
+    assert stale.status == 1
+    (warning,) = stale.err.splitlines()
     assert warning.startswith(f"WARN prefix {bucket}/bad/: ")
     assert RETRAIN in warning
-    rows = {line.split()[0]: line.endswith("STALE") for line in stale.stdout.splitlines()[1:3]}
+    rows = {line.split()[0]: line.endswith("STALE") for line in stale.text.splitlines()[1:3]}
     assert rows == {f"{bucket}/bad/": True, f"{bucket}/good/": False}
 
 
 def test_objects_written_with_an_old_dictionary_train_the_next_one(
-    s4: S4, direct: Any, bucket: str, start_gateway: StartGateway
+    operator: Operator, direct: Any, bucket: str, start_gateway: StartGateway
 ):
     put_all(direct, bucket, "raw/", events.orders(60))
-    first = train(s4, f"{bucket}/raw/")
+    first = train(operator, f"{bucket}/raw/")
     with start_gateway("--zstd-dict", f"{bucket}/stored/={first['dict_id']}") as gateway:
         client = clients.boto3_client(gateway)
         put_all(client, bucket, "stored/", events.orders(60, seed=4))
@@ -119,32 +97,32 @@ def test_objects_written_with_an_old_dictionary_train_the_next_one(
         for each in range(60)
     }
     assert codecs == {"cpu-zstd-dict"}
-    second = train(s4, f"{bucket}/stored/")
+    second = train(operator, f"{bucket}/stored/")
     assert (second["samples"], second["decoded_samples"]) == (60, 60)
     assert second["dict_id"] != first["dict_id"]
 
 
 def test_after_a_rotation_gc_removes_the_old_dictionary_once_no_object_needs_it(
-    s4: S4, direct: Any, bucket: str, start_gateway: StartGateway, tmp_path: Path
+    operator: Operator, direct: Any, bucket: str, start_gateway: StartGateway, tmp_path: Path
 ):
     put_all(direct, bucket, "samples/", events.orders(80))
-    old = train(s4, f"{bucket}/samples/")["dict_id"]
-    new = train(s4, f"{bucket}/samples/", "--seed", "7", "--max-samples", "40")["dict_id"]
+    old = train(operator, f"{bucket}/samples/")["dict_id"]
+    new = train(operator, f"{bucket}/samples/", "--seed", "7", "--max-samples", "40")["dict_id"]
     bodies = events.orders(8, seed=5)
     for dict_id, prefix in ((old, "a/"), (new, "b/")):
         with start_gateway("--zstd-dict", f"{bucket}/={dict_id}") as gateway:
             client = clients.boto3_client(gateway)
             put_all(client, bucket, prefix, bodies)
             client.close()
-    execute = ("dict", "gc", bucket, "--execute", "--older-than", "0s", "--format", "json")
+    execute = ("dict", "gc", bucket, "--execute", "--older-than", "0s")
 
-    kept = s4(*execute)
-    assert (kept.returncode, kept.stderr) == (0, "")
-    assert json.loads(kept.stdout)["deleted"] == 0
+    kept = operator.s4(*execute, json=True)
+    assert (kept.status, kept.err) == (0, "")
+    assert kept.report["deleted"] == 0
     assert dictionaries_of(direct, bucket) == {old, new}
 
-    exported = s4("dict", "export", bucket, old, "--to", str(tmp_path))
-    assert (exported.returncode, exported.stderr) == (0, "")
+    exported = operator.s4("dict", "export", bucket, old, "--to", str(tmp_path))
+    assert (exported.status, exported.err) == (0, "")
     stored = read(direct, bucket, "a/0000")
     shared = zstandard.ZstdCompressionDict((tmp_path / f"{old}.dict").read_bytes())
     stock = zstandard.ZstdDecompressor(dict_data=shared)
@@ -152,10 +130,10 @@ def test_after_a_rotation_gc_removes_the_old_dictionary_once_no_object_needs_it(
 
     for number in range(len(bodies)):
         direct.delete_object(Bucket=bucket, Key=f"a/{number:04}")
-    young = s4("dict", "gc", bucket, "--execute", "--older-than", "1h")
+    young = operator.s4("dict", "gc", bucket, "--execute", "--older-than", "1h")
     assert dictionaries_of(direct, bucket) == {old, new}
-    assert f"{old}  young" in young.stdout
-    collected = json.loads(s4(*execute).stdout)
+    assert f"{old}  young" in young.text
+    collected = operator.s4(*execute, json=True).report
     assert {each["id"]: each["state"] for each in collected["dictionaries"]} == {
         old: "deleted",
         new: "referenced",
@@ -168,10 +146,10 @@ def test_after_a_rotation_gc_removes_the_old_dictionary_once_no_object_needs_it(
 
 
 def test_a_dictionary_that_only_an_old_version_needs_stays(
-    s4: S4, direct: Any, bucket: str, start_gateway: StartGateway
+    operator: Operator, direct: Any, bucket: str, start_gateway: StartGateway
 ):
     put_all(direct, bucket, "samples/", events.orders(60))
-    dict_id = train(s4, f"{bucket}/samples/")["dict_id"]
+    dict_id = train(operator, f"{bucket}/samples/")["dict_id"]
     for number in range(60):
         direct.delete_object(Bucket=bucket, Key=f"samples/{number:04}")
     body = events.orders(1, seed=6)[0]
@@ -185,14 +163,14 @@ def test_a_dictionary_that_only_an_old_version_needs_stays(
     for key in ("before", "replaced"):
         direct.put_object(Bucket=bucket, Key=key, Body=b"x")
     direct.delete_object(Bucket=bucket, Key="deleted")
-    execute = ("dict", "gc", bucket, "--execute", "--older-than", "0s", "--format", "json")
-    report = json.loads(s4(*execute).stdout)
+    execute = ("dict", "gc", bucket, "--execute", "--older-than", "0s")
+    report = operator.s4(*execute, json=True).report
     assert [each["references"] for each in report["dictionaries"]] == [3]
     assert (report["versioning"], report["complete"]) == ("Enabled", True)
     for page in direct.get_paginator("list_object_versions").paginate(Bucket=bucket):
         for each in page.get("Versions", ()):
             if not each["IsLatest"]:
                 direct.delete_object(Bucket=bucket, Key=each["Key"], VersionId=each["VersionId"])
-    assert json.loads(s4(*execute).stdout)["deleted"] == 1
+    assert operator.s4(*execute, json=True).report["deleted"] == 1
     assert dictionaries_of(direct, bucket) == set()
     direct.delete_object(Bucket=bucket, Key=f".s4dict/{dict_id}", VersionId="null")

@@ -86,7 +86,7 @@ def test_a_length_beyond_the_body_and_a_hang_up(gateway: live.Gateway, witness: 
 def test_aborted_uploads_and_downloads_are_counted_apart_from_errors(
     gateway: live.Gateway, witness: Witness
 ):
-    before = metering.scrape(gateway)["s4_client_aborts_total"]
+    before = metering.settled(gateway)["s4_client_aborts_total"]
     request = _with_length(gateway, witness.target)
     with raw.Connection(gateway) as connection:
         connection.send(request.head + BODY[:1000])

@@ -1,90 +1,124 @@
-"""`s4 estimate` against what a real gateway then stores of the same objects."""
+"""`s4 estimate` against what `s4 migrate --execute` then really stores of the same objects."""
 
+import io
 import json
 import random
-import subprocess
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
+from pyarrow import parquet
 
-from tests import clients, corpus, live
+from tests import corpus, live
+from tests.e2e import rewriting
+from tests.e2e.operators import Operator
 
 pytestmark = pytest.mark.e2e
 
 
-def mixed(count: int) -> dict[str, bytes]:
-    """Objects of five kinds and of very different sizes."""
-    draw = random.Random(11)
+@pytest.fixture
+def operator(seaweedfs: live.Seaweedfs, tmp_path: Path) -> Operator:
+    return Operator(seaweedfs, tmp_path)
+
+
+def lines(draw: random.Random, size: int) -> bytes:
+    """Events as JSON, one a line."""
+    pieces, total = [], 0
+    while total < size:
+        event = {
+            "id": draw.getrandbits(40),
+            "at": f"2026-03-{draw.randrange(1, 29):02}T{draw.randrange(24):02}:00:00Z",
+            "event": draw.choice(["click", "view", "buy", "login"]),
+            "amount": round(draw.random() * 100, 2),
+        }
+        pieces.append(json.dumps(event))
+        total += len(pieces[-1]) + 1
+    return "\n".join(pieces).encode()[:size]
+
+
+def table(draw: random.Random, rows: int) -> bytes:
+    """A Parquet file, compressed by its writer or not."""
+    columns = {
+        "id": [draw.getrandbits(40) for _ in range(rows)],
+        "event": [draw.choice(["click", "view", "buy"]) for _ in range(rows)],
+        "amount": [draw.random() for _ in range(rows)],
+    }
+    sink = io.BytesIO()
+    parquet.write_table(pa.table(columns), sink, compression=draw.choice(["snappy", "none"]))
+    return sink.getvalue()
+
+
+def made(kind: str, draw: random.Random) -> tuple[str, bytes]:
+    """A suffix and a body of very different sizes."""
+    size = int(draw.lognormvariate(9.5, 1.6)) + 1
+    match kind:
+        case "log":
+            return ".log", corpus.log(size, draw.getrandbits(16))
+        case "json":
+            return ".json", lines(draw, size)
+        case "parquet":
+            return ".parquet", table(draw, draw.randrange(50, 3000))
+        case "jpeg":
+            return ".jpg", b"\xff\xd8\xff\xe0\x00\x10JFIF" + draw.randbytes(min(size, 200_000))
+        case _:
+            return "", lines(draw, draw.randrange(20, 900))
+
+
+KINDS = ("log", "json", "parquet", "jpeg", "tiny")
+
+
+def bodies(kinds: tuple[str, ...], count: int, seed: int) -> dict[str, bytes]:
+    """So many objects, of one kind after the other."""
+    draw = random.Random(seed)
     found = {}
     for number in range(count):
-        size = int(draw.lognormvariate(9.5, 1.6)) + 1
-        kind = ("log", "json", "txt", "jpg", "bin")[number % 5]
-        if kind == "log":
-            data = corpus.log(size, number)
-        elif kind == "json":
-            data = json.dumps([{"n": draw.random(), "name": "event"}] * (size // 40 + 1)).encode()
-        elif kind == "txt":
-            data = corpus.text(size, number)
-        else:
-            data = draw.randbytes(min(size, 60_000))
-        found[f"{kind}/{number}.{kind}"] = data
+        kind = kinds[number % len(kinds)]
+        suffix, body = made(kind, draw)
+        found[f"{kind}/{number}{suffix}"] = body
     return found
 
 
-def estimated(store: live.Endpoint, bucket: str, *arguments: str) -> dict[str, Any]:
-    done = subprocess.run(
-        [str(live.program("s4")), "estimate", bucket, "--format", "json", *arguments],
-        text=True,
-        capture_output=True,
-        timeout=120,
-        check=False,
-        env=live.environment(live.ROOT)
-        | {
-            "AWS_ACCESS_KEY_ID": store.access_key,
-            "AWS_SECRET_ACCESS_KEY": store.secret_key,
-            "S4_ENDPOINT_URL": store.endpoint_url,
-        },
-    )
-    assert done.returncode == 0, done.stderr
-    report: dict[str, Any] = json.loads(done.stdout)
-    return report
-
-
-@pytest.mark.parametrize("count", [150, pytest.param(1000, marks=pytest.mark.huge)])
-def test_the_projection_is_within_5_percent_of_what_is_then_stored(
-    count: int, seaweedfs: live.Seaweedfs, gateway: live.Gateway, direct: Any, make_bucket: Any
+@pytest.mark.parametrize(
+    ("kinds", "count", "seed"),
+    [
+        (KINDS, 150, 1),
+        *(pytest.param(KINDS, 1000, seed, marks=pytest.mark.huge) for seed in (2, 3)),
+        *(pytest.param((kind,), 1000, 4, marks=pytest.mark.huge) for kind in KINDS),
+    ],
+)
+def test_the_projection_is_within_5_percent_of_what_migrate_then_stores(
+    operator: Operator,
+    bucket: str,
+    direct: Any,
+    kinds: tuple[str, ...],
+    count: int,
+    seed: int,
+    record_property: Callable[[str, object], None],
 ):
-    raw, behind = make_bucket(), make_bucket()
-    through = clients.boto3_client(gateway)
-    bodies = mixed(count)
+    found = bodies(kinds, count, seed)
     with ThreadPoolExecutor(8) as pool:
-        list(pool.map(lambda each: direct.put_object(Bucket=raw, Key=each[0], Body=each[1]),
-                      bodies.items()))  # fmt: skip
-        list(pool.map(lambda each: through.put_object(Bucket=behind, Key=each[0], Body=each[1]),
-                      bodies.items()))  # fmt: skip
-    pages = direct.get_paginator("list_objects_v2").paginate(Bucket=behind)
-    stored = sum(each["Size"] for page in pages for each in page["Contents"])
-    report = estimated(seaweedfs, raw, "--samples-per-stratum", "24")
-    assert report["total_bytes"] == sum(map(len, bodies.values()))
+        list(pool.map(lambda each: rewriting.fill(direct, bucket, dict([each])), found.items()))
+    report = operator.s4("estimate", bucket, json=True).report
+    done = operator.s4("migrate", bucket, "--execute", json=True)
+    assert (done.status, done.report["failed"]) == (0, 0), done.report["failures"]
+    stored = sum(size for _, _, size in rewriting.times(direct, bucket).values())
+    record_property("projected", (report["projected_total_bytes"], report["margin_bytes"]))
+    record_property("stored", stored)
+    assert report["total_bytes"] == sum(map(len, found.values()))
     assert report["projected_total_bytes"] == pytest.approx(stored, rel=0.05)
-    assert stored < 0.8 * report["total_bytes"]
 
 
-def test_a_bucket_that_is_not_there_is_one_line_and_status_1(seaweedfs: live.Seaweedfs):
-    done = subprocess.run(
-        [str(live.program("s4")), "estimate", "no-such-bucket-here"],
-        text=True,
-        capture_output=True,
-        timeout=60,
-        check=False,
-        env=live.environment(live.ROOT)
-        | {
-            "AWS_ACCESS_KEY_ID": seaweedfs.access_key,
-            "AWS_SECRET_ACCESS_KEY": seaweedfs.secret_key,
-            "S4_ENDPOINT_URL": seaweedfs.endpoint_url,
-        },
-    )
-    assert done.returncode == 1
-    assert done.stderr.count("\n") == 1
-    assert "NoSuchBucket" in done.stderr
+def test_a_person_sees_the_margin(operator: Operator, bucket: str, direct: Any):
+    rewriting.fill(direct, bucket, {"a.log": corpus.log(50_000)})
+    said = operator.s4("estimate", bucket)
+    assert said.status == 0
+    assert "± 0 B" in said.text
+
+
+def test_a_bucket_that_is_not_there_is_one_line_and_status_1(operator: Operator):
+    said = operator.s4("estimate", "no-such-bucket-here")
+    assert (said.status, said.err.count("\n")) == (1, 1)
+    assert "NoSuchBucket" in said.err

@@ -280,7 +280,7 @@ def test_forms_and_conditional_writes_are_counted_like_any_other_write(
     for file in (body, larger):
         form = ours.generate_presigned_post(bucket, "form")
         sent = httpx.post(
-            form["url"], data=form["fields"], files={"file": file}, trust_env=False, timeout=30.0
+            form["url"], data=form["fields"], files={"file": file}, trust_env=False, timeout=120.0
         )
         assert sent.status_code == 204
         check(1)

@@ -43,7 +43,7 @@ def state(tmp_path: Path) -> Path:
     return tmp_path / "ledger.json"
 
 
-def _until(check: Callable[[], Any], seconds: float = 20.0) -> Any:
+def _until(check: Callable[[], Any], seconds: float = 120.0) -> Any:
     """What `check` returns once it returns something."""
     deadline = time.monotonic() + seconds
     while not (found := check()):
@@ -174,7 +174,7 @@ def _refused(folder: Path, path: Path) -> str:
         [str(live.program("s4")), "--endpoint-url", "http://127.0.0.1:9", FLAG, str(path)],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=300,
         check=False,
         cwd=folder,
         env=live.environment(folder) | {"AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b" * 9},
@@ -273,7 +273,7 @@ def _kill_rounds(
             working = threading.Thread(target=load.run, args=(200, 1000))
             working.start()
             for _ in range(draw.randrange(50, 600)):
-                assert load.answered.acquire(timeout=60)
+                assert load.answered.acquire(timeout=300)
             gateway.kill()
             working.join()
         unanswered += len(load.unanswered)

@@ -176,9 +176,9 @@ def test_presigned_urls_outside_their_time(
 
 
 def test_a_presigned_url_replayed_after_its_end_is_refused(gateway: live.Gateway, witness: Witness):
-    request = _presigned(gateway, witness.target, "GET", expires=2)
+    request = _presigned(gateway, witness.target, "GET", expires=6)
     assert raw.exchange(gateway, request).body == witness.body
-    time.sleep(3.1)
+    time.sleep(7.1)
     refused = raw.exchange(gateway, request)
     assert refused.verdict == (403, "AccessDenied")
     assert refused.field("Message") == "Request has expired"
@@ -546,7 +546,7 @@ def test_errors_are_s3_documents_with_the_request_id_of_the_log(
 
 
 def _log_line(gateway: live.Gateway, request_id: str) -> str:
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 120
     while time.monotonic() < deadline:
         lines = [line for line in gateway.read_log().splitlines() if request_id in line]
         if lines:

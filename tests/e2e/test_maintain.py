@@ -56,8 +56,9 @@ def write_policy(folder: Path, bucket: str, *rules: dict[str, Any]) -> Path:
     lines = [
         "[[rule]]\n" + "".join(f"{k} = {json.dumps(v)}\n" for k, v in t.items()) for t in tables
     ]
-    path.write_text("\n".join(lines))
-    return path
+    unfinished = path.with_suffix(".new")  # a resident process never reads half of it
+    unfinished.write_text("\n".join(lines))
+    return unfinished.replace(path)
 
 
 @dataclass(frozen=True, slots=True)
@@ -296,14 +297,11 @@ class Resident:
 def resident(estate: Estate, store: live.Endpoint, interval: str) -> Iterator[Resident]:
     folder = estate.operator.folder
     log = folder / "maintain.log"
-    keys = {"AWS_ACCESS_KEY_ID": store.access_key, "AWS_SECRET_ACCESS_KEY": store.secret_key}
-    command = [
-        str(live.program("s4")), "maintain", "--policy", str(estate.policy), "--execute",
-        "--interval", interval, "--endpoint-url", store.endpoint_url, "--log-format", "json",
-    ]  # fmt: skip
     with log.open("wb") as output:
-        process = subprocess.Popen(
-            command, stdout=output, stderr=output, cwd=folder, env=live.environment(folder) | keys
+        process = Operator(store, folder).start(
+            *("maintain", "--policy", str(estate.policy), "--execute"),
+            *("--interval", interval, "--log-format", "json"),
+            output=output,
         )
     try:
         yield Resident(process, log)
@@ -384,7 +382,9 @@ def test_killed_between_an_object_and_its_sidecar_the_next_run_brings_it_after(
 def test_resident_reads_its_policy_anew(estate: Estate, seaweedfs: live.Seaweedfs):
     with resident(estate, seaweedfs, "1s") as staying:
         staying.wait_for("maintain-cycle-complete")
-        estate.policy.write_text("[[rule]]\nname = 1\n")
+        broken = estate.policy.with_suffix(".broken")
+        broken.write_text("[[rule]]\nname = 1\n")
+        broken.replace(estate.policy)
         wrong = staying.wait_for("policy-not-reloaded")
         assert "rule #1" in wrong["problems"]
         write_policy(estate.operator.folder, estate.bucket, RULES[2])

@@ -27,7 +27,9 @@ SIGNERS = pytest.mark.parametrize("sign", [forms.sign, forms.sign_v2], ids=["v4"
 
 @pytest.fixture
 def browser(front: live.Gateway) -> Iterator[httpx.Client]:
-    with httpx.Client(trust_env=False, verify=front.verify, base_url=front.endpoint_url) as client:
+    with httpx.Client(
+        trust_env=False, verify=front.verify, base_url=front.endpoint_url, timeout=60
+    ) as client:
         yield client
 
 

@@ -25,7 +25,7 @@ pytestmark = pytest.mark.e2e
 MIB = 1024 * 1024
 
 
-def _until(check: Callable[[], Any], seconds: float = 15.0) -> Any:
+def _until(check: Callable[[], Any], seconds: float = 120.0) -> Any:
     """What `check` returns once it returns something."""
     deadline = time.monotonic() + seconds
     while not (found := check()):
@@ -38,7 +38,7 @@ def _until(check: Callable[[], Any], seconds: float = 15.0) -> Any:
 
 
 def _get(url: str, **how: Any) -> httpx.Response:
-    return httpx.get(url, trust_env=False, **how)
+    return httpx.get(url, trust_env=False, timeout=60.0, **how)
 
 
 def test_health_ready_and_metrics_answer_without_a_signature(front: live.Gateway):
@@ -161,7 +161,7 @@ def _s4(folder: Path, *arguments: str, **env: str) -> subprocess.CompletedProces
         [str(live.program("s4")), *arguments],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=300,
         check=False,
         cwd=folder,
         env=live.environment(folder) | env,
@@ -294,8 +294,8 @@ def test_anonymous_reads_reach_open_buckets_only(
     assert _get(f"{public}/page", headers={"Range": "bytes=5-9"}).content == body[5:10]
     assert _get(f"{public}?list-type=2").status_code == 200
     assert _get(f"{public}/page?response-content-type=text/html").status_code == 400
-    assert httpx.put(f"{public}/page", content=b"x", trust_env=False).status_code == 403
-    assert httpx.delete(f"{public}/page", trust_env=False).status_code == 403
+    assert httpx.put(f"{public}/page", content=b"x", trust_env=False, timeout=60).status_code == 403
+    assert httpx.delete(f"{public}/page", trust_env=False, timeout=60).status_code == 403
     assert _get(f"{public}?acl").status_code == 403
     assert _get(f"{public}/page?acl").status_code == 403
     assert _get(f"{gateway.endpoint_url}/{buckets['mine']}/page").status_code == 403

@@ -1,7 +1,6 @@
 """`s4 recompact` over what gateways stored, on a real store."""
 
 import contextlib
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -79,39 +78,6 @@ def test_a_state_file_of_something_else_is_one_line(operator: Operator, bucket: 
     said = operator.s4("recompact", bucket, "--state-file", "state")
     assert (said.status, said.out) == (1, b"")
     assert said.err == "s4: state: is no file of this tool\n"
-
-
-def test_killed_in_the_middle_it_finishes_the_next_time(
-    operator: Operator, bucket: str, direct: Any, s3: Any, fetch: Callable[..., bytes]
-):
-    bodies = rewriting.many(30)
-    for key, body in bodies.items():
-        s3.put_object(Bucket=bucket, Key=key, Body=body)
-    before = rewriting.times(direct, bucket)
-    wanted = ("recompact", bucket, "--execute", *QUICKLY)
-    running = rewriting.start(operator, *wanted, "--concurrency", "2")
-
-    def changed() -> dict[str, Any]:
-        found = rewriting.times(direct, bucket)
-        return {key: found[key] for key in bodies if found[key][2] != before[key][2]}
-
-    try:
-        deadline = time.monotonic() + 60
-        while time.monotonic() < deadline and len(changed()) < 4:
-            pass
-    finally:
-        running.kill()
-        running.wait()
-    done = changed()
-    assert 4 <= len(done) < len(bodies)
-    said = operator.s4(*wanted, json=True)
-    assert (said.status, said.report["failed"]) == (0, 0)
-    assert said.report["skipped_already_compacted"] == len(done)
-    assert said.report["recompacted"] == len(bodies) - len(done)
-    after = rewriting.times(direct, bucket)
-    assert all(after[key] == each for key, each in done.items())
-    assert all(fetch(bucket, key) == body for key, body in bodies.items())
-    assert operator.s4("verify", bucket).status == 0
 
 
 @pytest.mark.parametrize("objects", [100, pytest.param(1000, marks=pytest.mark.huge)])

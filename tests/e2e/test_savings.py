@@ -1,8 +1,6 @@
 """`s4 savings` as operators run it: the ledger of a live gateway, and the bucket it tells of."""
 
 import contextlib
-import json
-import subprocess
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -16,6 +14,7 @@ from s4gateway.state import ledger
 from s4gateway.state.ledger import Counters
 from tests import clients, corpus, live
 from tests.e2e import metering
+from tests.e2e.operators import Operator, Said
 
 pytestmark = pytest.mark.e2e
 
@@ -32,30 +31,15 @@ class Counted:
     store: live.Endpoint
     state: Path
 
-    def savings(self, *arguments: str, status: int = 0) -> tuple[str, str]:
-        """Run `s4 savings` beside the gateway; what it says on both channels."""
-        keys = {
-            "AWS_ACCESS_KEY_ID": self.store.access_key,
-            "AWS_SECRET_ACCESS_KEY": self.store.secret_key,
-            "S4_ENDPOINT_URL": self.store.endpoint_url,
-        }
-        done = subprocess.run(
-            [str(live.program("s4")), "savings", *arguments],
-            text=True,
-            capture_output=True,
-            timeout=120,
-            check=False,
-            cwd=self.state.parent,
-            env=live.environment(self.state.parent) | keys,
-        )
-        assert done.returncode == status, done.stderr
-        return done.stdout, done.stderr
+    def savings(self, *arguments: str, json: bool = False, status: int = 0) -> Said:
+        """Run `s4 savings` beside the gateway."""
+        said = Operator(self.store, self.state.parent).s4("savings", *arguments, json=json)
+        assert said.status == status, said.err
+        return said
 
     def rescan(self, target: str, *arguments: str) -> dict[str, Any]:
         state = ("--state-file", str(self.state))
-        out, _ = self.savings("--rescan", target, *state, "--format", "json", *arguments)
-        found: dict[str, Any] = json.loads(out)
-        return found
+        return self.savings("--rescan", target, *state, *arguments, json=True).report
 
     def counters(self, bucket: str) -> Counters:
         totals = ledger.load(self.state)
@@ -170,7 +154,7 @@ def test_what_was_not_counted_is_told_and_writing_sets_the_ledger_right(
     assert counted.counters(bucket) == ledger.EMPTY
 
 
-def _until(check: Callable[[], bool], seconds: float = 20.0) -> None:
+def _until(check: Callable[[], bool], seconds: float = 120.0) -> None:
     deadline = time.monotonic() + seconds
     while not check():
         assert time.monotonic() < deadline, "it never happened"
@@ -179,12 +163,12 @@ def _until(check: Callable[[], bool], seconds: float = 20.0) -> None:
 
 def test_the_report_tells_what_the_running_gateway_has_saved(counted: Counted, bucket: str):
     counted.s3.put_object(Bucket=bucket, Key="k", Body=corpus.text(4 * MIB))
-    out, _ = counted.savings("--state-file", str(counted.state), "--format", "json")
-    (row,) = [each for each in json.loads(out)["buckets"] if each["bucket"] == bucket]
+    said = counted.savings("--state-file", str(counted.state), json=True)
+    (row,) = [each for each in said.report["buckets"] if each["bucket"] == bucket]
     assert (row["objects"], row["original_bytes"]) == (1, 4 * MIB)
     stored = counted.counters(bucket).stored_bytes
     assert (row["stored_bytes"], row["saved_bytes"]) == (stored, 4 * MIB - stored)
-    table, _ = counted.savings("--state-file", str(counted.state))
+    table = counted.savings("--state-file", str(counted.state)).text
     assert f"\n{bucket}  " in table
     assert "\nNotes:\n" in table
 
@@ -202,7 +186,7 @@ def test_small_objects_are_billed_as_their_class_does(counted: Counted, bucket: 
 
 
 def test_a_bucket_that_is_not_there_is_one_line(counted: Counted):
-    _, err = counted.savings("--rescan", "no-such-bucket-at-all", status=1)
+    err = counted.savings("--rescan", "no-such-bucket-at-all", status=1).err
     assert err.startswith("s4: the store: 404 NoSuchBucket")
     assert err.count("\n") == 1
 
@@ -210,6 +194,6 @@ def test_a_bucket_that_is_not_there_is_one_line(counted: Counted):
 def test_a_store_that_is_not_there_is_one_line(counted: Counted):
     with live.reserved_port() as port:
         url = f"http://127.0.0.1:{port}"
-        _, err = counted.savings("--rescan", "b", "--endpoint-url", url, status=1)
+        err = counted.savings("--rescan", "b", "--endpoint-url", url, status=1).err
     assert err.startswith("s4: the store: ")
     assert err.count("\n") == 1

@@ -26,7 +26,7 @@ async def test_a_walk_across_the_pages_of_a_real_store_misses_nothing(
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(lambda key: direct.put_object(Bucket=bucket, Key=key, Body=b"x"), NAMES))
     pair = Credentials(seaweedfs.access_key, seaweedfs.secret_key)
-    http = HttpClient(connect_timeout=5, read_timeout=30, pool_size=2)
+    http = HttpClient(connect_timeout=60, read_timeout=120, pool_size=2)
     store = S3Backend(Endpoint(seaweedfs.endpoint_url, live.REGION), credentials.Static(pair), http)
     try:
         if versions:

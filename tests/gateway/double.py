@@ -1,12 +1,14 @@
 """The program `s4` with a stand-in for the S3 application: the real process around known requests.
 
-GET /slow/SECONDS     answers "done" after that time
+GET /done             answers "done"
+GET /held             answers "done" once the home directory has a file `release`
 GET /drip             an answer without end
 GET /knows/KEY        "yes" when that access key is one of the present generation
 """
 
 import asyncio
 import sys
+from pathlib import Path
 from typing import Any
 
 from starlette.types import Receive, Scope, Send
@@ -46,8 +48,10 @@ class Double:
 
     async def _answer(self, what: str, value: str = "", *, send: Send) -> None:
         body = b"done"
-        if what == "slow":
-            await asyncio.sleep(float(value))
+        if what == "held":
+            released = Path.home() / "release"
+            while not released.exists():  # noqa: ASYNC110 - the test makes it
+                await asyncio.sleep(0.01)
         elif what == "drip":
             await send({"type": "http.response.start", "status": 200, "headers": []})
             while True:

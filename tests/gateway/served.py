@@ -13,11 +13,11 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from s4gateway.gateway import protocol
 
-HURRIED = protocol.Limits(
-    header_seconds=0.3, progress_seconds=0.5, idle_seconds=0.3, linger_seconds=0.2
+HURRIED = protocol.Limits(  # far above what a busy machine keeps a client waiting for its turn
+    header_seconds=1.0, progress_seconds=1.5, idle_seconds=1.0, linger_seconds=0.5
 )
 PATIENT = protocol.Limits()
-DEADLINE = 20.0  # seconds after which a test that waits has failed
+DEADLINE = 120.0  # seconds after which a test that waits has failed
 
 Test = Callable[..., Coroutine[Any, Any, None]]
 
@@ -116,7 +116,7 @@ async def served(
         tasks = set(listener.state.tasks)
         listener.abort()
         if tasks:
-            await asyncio.wait(tasks, timeout=5)
+            await asyncio.wait(tasks, timeout=DEADLINE)
         await asyncio.sleep(0.01)
 
 

@@ -5,7 +5,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from s4gateway.gateway.client_keys import BackendIdentity, ClientKeys, ClientKeysError
+from s4gateway.gateway.client_keys import (
+    BackendIdentity,
+    ClientKey,
+    ClientKeys,
+    ClientKeysError,
+)
 from s4gateway.s3.sigv4 import Credentials
 
 FILE = """
@@ -122,7 +127,7 @@ def test_no_repr_shows_a_secret():
 
 def test_the_backends_own_pair_is_the_one_of_the_moment():
     pair = [Credentials("OLD", "first secret"), Credentials("NEW", "second secret", "token")]
-    keys = ClientKeys(backend_pair=lambda: pair[0])
+    keys = ClientKeys(backend_pair=lambda: ClientKey.of(pair[0]))
     assert keys.secret_of("OLD") == "first secret"
     del pair[0]
     assert keys.lookup("OLD") is None

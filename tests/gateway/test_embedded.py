@@ -20,7 +20,7 @@ from s4gateway.gateway import embedded
 
 pytestmark = pytest.mark.e2e
 
-_LIMIT_SECONDS = 30.0
+_LIMIT_SECONDS = 120.0
 
 
 def _client(endpoint: embedded.EmbeddedEndpoint) -> Any:

@@ -105,8 +105,7 @@ def test_the_access_line_is_the_one_a_record_would_have_made(form: Format):
     logs._direct = None
     logs.access(fields)
     direct, through_logging = stream.getvalue().split("\n")[:-1]
-    stamp = slice(30, None)
-    assert direct[stamp] == through_logging[stamp]
+    assert direct.partition("Z")[2] == through_logging.partition("Z")[2]  # behind the time
 
 
 SECRET = "wJalrXUtnFEMIK7MDENGbPxRfiCYEXAMPLEKEY"

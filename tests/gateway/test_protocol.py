@@ -10,6 +10,7 @@ from s4gateway.gateway import cycle, protocol
 from tests.gateway.served import (
     HURRIED,
     PATIENT,
+    Served,
     answer,
     describe,
     echo,
@@ -26,6 +27,15 @@ MIB = 1024 * 1024
 def put(size: int, *lines: bytes) -> bytes:
     head = [b"PUT /b/k HTTP/1.1", b"host: x", b"content-length: %d" % size, *lines]
     return b"\r\n".join(head) + b"\r\n\r\n"
+
+
+async def _received(server: Served, size: int) -> None:
+    """Return once the only connection has so many bytes of its request's body."""
+    while not any(  # noqa: ASYNC110 - the connection tells nobody
+        each.cycle is not None and each.cycle.received >= size
+        for each in server.listener.connections
+    ):
+        await asyncio.sleep(0.001)
 
 
 # --- requests and answers
@@ -95,9 +105,10 @@ async def test_a_chunked_body_arrives_whole_and_its_trailers_are_not_headers():
 @in_uvloop
 async def test_the_application_gets_long_segments_uncopied_and_short_ones_joined():
     sizes = []
+    release = asyncio.Event()
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
-        await asyncio.sleep(0.05)
+        await release.wait()
         while (message := await receive())["more_body"]:
             sizes.append(len(message["body"]))
         await answer(send)
@@ -108,6 +119,8 @@ async def test_the_application_gets_long_segments_uncopied_and_short_ones_joined
         for _ in range(400):
             client.say(b"z" * 100)
             await asyncio.sleep(0)
+        await _received(server, 40_000)
+        release.set()
         await client.hear()
         assert len(sizes) < 100
 
@@ -115,11 +128,9 @@ async def test_the_application_gets_long_segments_uncopied_and_short_ones_joined
 @in_uvloop
 async def test_an_application_that_does_not_read_stops_the_client():
     release = asyncio.Event()
-    held = []
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         await release.wait()
-        held.append(len((await receive())["body"]))
         await read_all(receive)
         await answer(send)
 
@@ -127,7 +138,8 @@ async def test_an_application_that_does_not_read_stops_the_client():
         client = await server.connect()
         client.say(put(64 * MIB))
         client.say(bytes(64 * MIB))
-        await asyncio.sleep(0.3)
+        await _received(server, cycle.EARLY_HIGH_WATER)
+        await asyncio.sleep(0.3)  # time in which more could come
         (connection,) = server.listener.connections
         assert connection.cycle.received <= cycle.EARLY_HIGH_WATER + 256 * 1024
         release.set()
@@ -363,19 +375,19 @@ async def test_a_target_that_is_no_path_is_refused(line: bytes):
 
 @in_uvloop
 async def test_garbage_inside_a_chunked_body_never_ends_it():
-    ended = []
+    ended = asyncio.Queue[bytes | None]()
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         try:
-            ended.append(await read_all(receive))
+            ended.put_nowait(await read_all(receive))
         except ConnectionError:
-            ended.append(None)
+            ended.put_nowait(None)
 
     async with served(app) as server:
         client = await server.connect()
         client.say(b"PUT /b/k HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\n3\r\nabc\r\nZZ\r\n")
         assert (await client.hear())[0] == 400
-        assert ended == [None]
+        assert await ended.get() is None
 
 
 # --- limits
@@ -418,7 +430,7 @@ async def test_a_slow_upload_that_makes_progress_survives():
         client = await server.connect()
         client.say(put(12))
         for _ in range(12):  # longer in total than any limit
-            await asyncio.sleep(0.1)
+            await asyncio.sleep(HURRIED.progress_seconds / 10)
             client.say(b"z")
         assert (await client.hear())[::2] == (200, b"z" * 12)
 
@@ -448,7 +460,7 @@ async def test_an_upload_that_stalls_is_told_and_the_application_hears_of_it(sen
 @in_uvloop
 async def test_a_client_is_not_blamed_for_a_slow_application():
     async def slow(scope: Scope, receive: Receive, send: Send) -> None:
-        await asyncio.sleep(1.0)
+        await asyncio.sleep(HURRIED.progress_seconds * 1.5)
         await answer(send, b"%d" % len(await read_all(receive)))
 
     async with served(slow, HURRIED) as server:
@@ -499,7 +511,7 @@ async def test_a_client_that_reads_slowly_is_served():
         while received < len(data):
             received += len(await client.reader.read(MIB))
             if received < 16 * MIB:
-                await asyncio.sleep(0.08)
+                await asyncio.sleep(HURRIED.progress_seconds / 10)
         assert "write-timeout" not in server.notes
 
 
@@ -556,9 +568,10 @@ async def test_connections_above_the_cap_get_slow_down_but_probes_are_answered()
 
 @in_uvloop
 async def test_a_client_that_leaves_is_noticed_while_it_uploads_and_while_it_is_answered():
-    heard = asyncio.Queue[str]()
+    began, heard = asyncio.Event(), asyncio.Queue[str]()
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        began.set()
         try:
             if scope["method"] == "PUT":
                 await read_all(receive)
@@ -571,7 +584,7 @@ async def test_a_client_that_leaves_is_noticed_while_it_uploads_and_while_it_is_
     async with served(app) as server:
         client = await server.connect()
         client.say(put(MIB) + bytes(300_000))
-        await asyncio.sleep(0.05)
+        await began.wait()
         client.writer.transport.abort()
         assert (await heard.get()).startswith("PUT")
         client = await server.connect()
@@ -586,16 +599,20 @@ async def test_a_client_that_leaves_is_noticed_while_it_uploads_and_while_it_is_
 
 @in_uvloop
 async def test_a_drain_ends_idle_connections_and_finishes_running_requests():
+    began, release = asyncio.Event(), asyncio.Event()
+
     async def slow(send: Send) -> None:
-        await asyncio.sleep(0.2)
+        began.set()
+        await release.wait()
         await answer(send, b"done")
 
     async with served(sender(slow)) as server:
         idle, busy = await server.connect(), await server.connect()
         busy.say(GET)
-        await asyncio.sleep(0.05)
+        await began.wait()
         server.listener.close()
         assert await idle.ends() == b""
+        release.set()
         status, headers, body = await busy.hear()
         assert (status, body, headers["connection"]) == (200, b"done", "close")
         assert await busy.ends() == b""
@@ -605,9 +622,10 @@ async def test_a_drain_ends_idle_connections_and_finishes_running_requests():
 
 @in_uvloop
 async def test_an_abort_resets_what_runs():
-    cancelled = asyncio.Event()
+    began, cancelled = asyncio.Event(), asyncio.Event()
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        began.set()
         try:
             await _endless(send)
         except asyncio.CancelledError:
@@ -618,7 +636,7 @@ async def test_an_abort_resets_what_runs():
         client = await server.connect()
         client.writer.transport.pause_reading()
         client.say(GET)
-        await asyncio.sleep(0.1)
+        await began.wait()
         server.listener.abort()
         await cancelled.wait()
         client.writer.transport.resume_reading()

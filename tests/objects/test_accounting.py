@@ -794,7 +794,6 @@ class Churn(RuleBasedStateMachine):
 Churn.TestCase.settings = settings(
     max_examples=20,
     stateful_step_count=25,
-    deadline=None,
     suppress_health_check=list(HealthCheck),
 )
 TestChurn = Churn.TestCase

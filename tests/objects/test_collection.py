@@ -20,6 +20,7 @@ from s4gateway.backend.base import (
 )
 from s4gateway.backend.memory import MemoryBackend, MemoryStream
 from s4gateway.backend.multipart import Upload
+from s4gateway.objects import collection, removal
 from s4gateway.objects.collection import CollectionReport, collect_uploads
 from s4gateway.s3.headers import Headers
 from s4gateway.wire import keys
@@ -304,3 +305,22 @@ async def test_records_are_listed_before_live_uploads(store: MemoryBackend):
     await collect(backend)
     verbs = [call.verb for call in backend.calls]
     assert verbs.index("list") < verbs.index("forward GET")
+
+
+async def test_memory_does_not_grow_with_the_records(
+    store: MemoryBackend, monkeypatch: pytest.MonkeyPatch
+):
+    """Live uploads are asked for anew after each batch, and no upload is cut in two."""
+    monkeypatch.setattr(collection, "_HELD", 1)
+    monkeypatch.setattr(removal, "_PAGE", 4)
+    alive = await begun(store, "alive")
+    for number in range(9):
+        await forgotten(store, f"key-{number}")
+    backend = CountingBackend(store)
+    report = await collect(backend)
+    assert report == CollectionReport(30, live_uploads=1, orphaned=27, deleted=27)
+    assert {keys.parse_upload_key(each) for each in store.buckets[BUCKET]} == {
+        (alive.upload_id, name) for name in ("create", "00001", "00002")
+    }
+    asked = [call for call in backend.calls if call.query.startswith("uploads=")]
+    assert len(asked) > 3

@@ -639,7 +639,7 @@ async def test_a_client_that_leaves_leaves_the_work_behind(store: MemoryBackend)
     await asyncio.sleep(0)
     waiting.cancel()
     await asyncio.gather(waiting, return_exceptions=True)
-    for _ in range(500):
+    for _ in range(6000):
         if records(store) == ["completion"]:
             break
         await asyncio.sleep(0.01)

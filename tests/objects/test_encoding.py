@@ -188,7 +188,7 @@ async def test_a_body_above_a_hundred_mebibytes_takes_larger_frames(known: bool)
     assert one.budget.used == 0
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=60, suppress_health_check=list(HealthCheck))
 @given(
     seed=st.integers(0, 1000),
     parts=st.lists(st.tuples(st.booleans(), st.integers(0, 150_000)), max_size=6),

@@ -58,7 +58,7 @@ async def test_a_failure_stops_the_lane_and_wakes_whoever_waits_for_progress(whe
         )
         lane.push(memoryview(b"x"))
         lane.close()
-        await asyncio.wait_for(woken.wait(), 10)
+        await asyncio.wait_for(woken.wait(), 60)
         with pytest.raises(ValueError, match=where):
             await lane.finish()
         with pytest.raises(ValueError, match=where):
@@ -71,14 +71,14 @@ async def test_an_abandoned_lane_works_no_further():
 
     def work(piece: memoryview) -> None:
         started.set()
-        go.wait(10)
+        go.wait(60)
         worked.append(bytes(piece))
 
     with ThreadPoolExecutor(1) as executor:
         lane = Lane(executor, work, lambda _: None, lambda: worked.append(b"last"))
         for piece in (b"a", b"b", b"c"):
             lane.push(memoryview(piece))
-        await asyncio.to_thread(started.wait, 10)
+        await asyncio.to_thread(started.wait, 60)
         lane.abandon()
         lane.abandon()
         go.set()
@@ -89,7 +89,7 @@ async def test_an_abandoned_lane_works_no_further():
 async def test_an_executor_that_is_shut_down_fails_the_lane():
     go = threading.Event()
     executor = ThreadPoolExecutor(1)
-    executor.submit(go.wait, 10)
+    executor.submit(go.wait, 60)
     lane = Lane(executor, lambda _: None, lambda _: None)
     lane.push(memoryview(b"x"))
     executor.shutdown(wait=False, cancel_futures=True)

@@ -106,7 +106,7 @@ def check(pages: list[ListPage], request: ListRequest, visible: set[str]) -> Non
         assert page.max_keys == request.max_keys
 
 
-@settings(max_examples=250, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=250, suppress_health_check=list(HealthCheck))
 @given(
     bucket=buckets(),
     version=st.sampled_from([1, 2]),
@@ -122,7 +122,7 @@ async def test_pages_hold_every_visible_key_and_nothing_else(
     check(await all_pages(store_of(visible, hidden), request), request, visible)
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=100, suppress_health_check=list(HealthCheck))
 @given(
     bucket=buckets(),
     version=st.sampled_from([1, 2]),
@@ -347,7 +347,7 @@ def laid_out(runs: list[tuple[str, int]], folder: str) -> tuple[set[str], set[st
     return visible, hidden
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=40, suppress_health_check=list(HealthCheck))
 @given(
     runs=st.tuples(RUNS, RUNS),
     version=st.sampled_from([1, 2]),

@@ -221,7 +221,7 @@ async def test_a_length_too_small_for_a_part_is_not_fixed(store: MemoryBackend):
     assert await sender.uploads.part_size(BUCKET, sender.upload.upload_id) == N
 
 
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 @given(st.integers(5 * MIB, 5 * 1024**3))
 def test_equal_parts_have_room_for_frames_and_padding(length: int):
     frames = -(-length // (4 * MIB)) + 1

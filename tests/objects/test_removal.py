@@ -2,7 +2,14 @@
 
 import pytest
 
-from s4gateway.backend.base import BackendAnswer, Body, Head, HeaderList, ObjectStream
+from s4gateway.backend.base import (
+    BackendAnswer,
+    BackendProtocolError,
+    Body,
+    Head,
+    HeaderList,
+    ObjectStream,
+)
 from s4gateway.backend.memory import MemoryBackend, MemoryStream
 from s4gateway.objects import removal
 from s4gateway.objects.removal import Version
@@ -101,3 +108,27 @@ async def test_entries_outside_the_prefix_are_never_deleted():
     store = Versioned([Version("a/key", "v1"), Version(f"{PREFIX}00001", "v1")])
     assert await removal.remove(store, BUCKET, PREFIX)
     assert store.versions == [Version("a/key", "v1")]
+
+
+async def test_a_listing_that_does_not_come_forward_is_refused():
+    class Stuck(CountingBackend):
+        async def list(self, bucket: str, raw_query: str) -> bytes:
+            asked = dict(query.parse_query(raw_query))
+            if "versions" in asked and not self.versioned:
+                raise BackendAnswer(501, "NotImplemented")
+            tag, root = (
+                ("Version", "ListVersionsResult")
+                if self.versioned
+                else ("Contents", "ListBucketResult")
+            )
+            name = xml.leaf("Key", f"{PREFIX}00001")
+            more = "<IsTruncated>true</IsTruncated>" + xml.leaf("NextKeyMarker", f"{PREFIX}00001")
+            return xml.document(root, f"<{tag}>{name}<Size>0</Size></{tag}>{more}")
+
+        versioned = False
+
+    stuck = Stuck(MemoryBackend.with_buckets(BUCKET))
+    for versioned in (False, True):
+        stuck.versioned = versioned
+        with pytest.raises(BackendProtocolError, match="does not come forward"):
+            await removal.versions(stuck, BUCKET, PREFIX)

@@ -8,7 +8,7 @@ from s4gateway.objects.spool import Spool
 from tests.objects import world
 
 
-@settings(deadline=None, suppress_health_check=list(HealthCheck))
+@settings(suppress_health_check=list(HealthCheck))
 @given(
     parts=st.lists(st.lists(st.binary(max_size=30), max_size=4), max_size=8),
     limit=st.integers(0, 100),

@@ -101,7 +101,7 @@ async def check(store: VersionedBackend, request: VersionRequest) -> None:
         assert not keys.is_hidden(page.next_key_marker or "")
 
 
-@settings(max_examples=120, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=120, suppress_health_check=list(HealthCheck))
 @given(
     store=stores(NAMES, as_s3),
     delimiter=st.sampled_from(["", "", "/", "/", ".", "s", "4", ".s4", "index", "a/", "&"]),
@@ -114,7 +114,7 @@ async def test_pages_hold_every_visible_version_and_nothing_else(
     await check(store, VersionRequest(prefix, delimiter, max_keys))
 
 
-@settings(max_examples=120, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=120, suppress_health_check=list(HealthCheck))
 @given(
     # No visible key begins with another one: of such a pair SeaweedFS itself loses versions.
     store=stores(st.text(st.sampled_from("abyz"), min_size=2, max_size=2), as_seaweedfs),

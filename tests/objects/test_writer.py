@@ -436,7 +436,6 @@ class Gateways(RuleBasedStateMachine):
 Gateways.TestCase.settings = settings(
     max_examples=15,
     stateful_step_count=30,
-    deadline=None,
     suppress_health_check=list(HealthCheck),
 )
 TestGateways = Gateways.TestCase

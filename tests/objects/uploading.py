@@ -177,8 +177,8 @@ class StoppingBackend(CountingBackend):
     async def delete_many(self, bucket: str, keys: Sequence[str]) -> base.DeleteFailures:
         return await self._answered(super().delete_many(bucket, keys))
 
-    async def list(self, bucket: str, raw_query: str) -> bytes:
-        return await self._answered(super().list(bucket, raw_query))
+    async def list(self, bucket: str, raw_query: str, headers: base.HeaderList = ()) -> bytes:
+        return await self._answered(super().list(bucket, raw_query, headers))
 
     async def forward(
         self,

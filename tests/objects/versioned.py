@@ -121,10 +121,10 @@ class VersionedBackend(MemoryBackend):
             await self.delete(BUCKET, each.findtext("Key") or "", query=version)
         return MemoryStream(base.Head(200, Headers([])), xml.document("DeleteResult", ""))
 
-    async def list(self, bucket: str, raw_query: str) -> bytes:
+    async def list(self, bucket: str, raw_query: str, headers: base.HeaderList = ()) -> bytes:
         asked = dict(queries.parse_query(raw_query))
         if "versions" not in asked:
-            return await super().list(bucket, raw_query)
+            return await super().list(bucket, raw_query, headers)
         limit = int(asked.get("max-keys", "1000"))
         found = [each for each in self._names(asked) if self._is_behind(each, asked)]
         page = sorted(found[:limit], key=lambda each: each[0].encode())  # stable: newest first

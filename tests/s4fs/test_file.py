@@ -1,13 +1,20 @@
 """Open files: what they fetch and when, and that they behave as files do."""
 
 import io
+import itertools
 import pickle
 import random
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from s4gateway.codecs.face import encode_s4_object
+from s4gateway.s4fs import reader
+from s4gateway.s4fs.reader import Reader
+from s4gateway.s4fs.store import FsspecStore
 from s4gateway.wire.index import FrameIndex
 from tests import corpus
 from tests.objects import world
@@ -125,6 +132,22 @@ def test_reads_that_jump_about_fetch_nothing_beforehand():
     assert below.fetched(PATH) == sum(body.entries[each].compressed_size for each in wanted)
 
 
+def test_a_read_that_jumps_over_a_border_fetches_both_frames_with_one_request():
+    below = Bucket()
+    body = framed(below)
+    fs = reading(below)
+    fs.cat_file(PATH, 0, 1)
+    below.requests.clear()
+    with fs.open(PATH) as file:
+        for number in (20, 3):
+            file.seek(number * CHUNK + 5)
+            assert file.read(CHUNK) == TEXT[number * CHUNK + 5 :][:CHUNK]
+        assert len(below.verbs("GET")) == 2
+        wanted = {20, 21, 3, 4}
+        assert below.fetched(PATH) == sum(body.entries[each].compressed_size for each in wanted)
+        assert file.read(9) == TEXT[4 * CHUNK + 5 :][:9]
+
+
 def test_reads_that_follow_each_other_fetch_every_frame_once():
     below = Bucket()
     body = framed(below)
@@ -134,6 +157,66 @@ def test_reads_that_follow_each_other_fetch_every_frame_once():
     with fs.open(PATH) as file:
         assert b"".join(iter(lambda: file.read(4000), b"")) == TEXT
     assert below.fetched(PATH) == len(body.stored)
+
+
+def _lying(body: world.Framed, number: int) -> FrameIndex:
+    """An index in which one frame is longer and the next one shorter than they are."""
+    entries = list(body.entries)
+    one, two = entries[number : number + 2]
+    moved = CHUNK * 9 // 10
+    entries[number] = replace(one, original_size=one.original_size + moved)
+    entries[number + 1] = replace(
+        two, original_offset=two.original_offset + moved, original_size=two.original_size - moved
+    )
+    return FrameIndex.from_entries(entries, total_padded=len(body.stored))
+
+
+@pytest.mark.parametrize("number", [3, 4])
+def test_reads_beyond_what_a_wrong_index_had_fetched_ahead_are_right(number: int):
+    below = Bucket()
+    body = framed(below)
+    lie = _lying(body, number).bind(below.etag(PATH), len(body.stored))
+    below.pipe_file(f"{PATH}.s4index", lie.encode())
+    fs = reading(below)
+    for start in range(number * CHUNK - 500, (number + 2) * CHUNK, 700):
+        fs.cat_file(PATH, 0, 1)  # of the first frame, which the index has right
+        with fs.open(PATH) as file:
+            assert file.read(CHUNK + 10) + file.read(CHUNK) == TEXT[: 2 * CHUNK + 10]
+            file.seek(start)
+            assert file.read(CHUNK) == TEXT[start : start + CHUNK]
+            assert file.read() == TEXT[start + CHUNK :]
+
+
+def test_threads_that_find_one_index_wrong_agree_on_the_next():
+    below = Bucket()
+    framed(below)
+    readers = Reader(FsspecStore(below))
+    content = readers.content(readers.look(PATH))  # of one frame, it seems
+    looks, meeting = itertools.count(), threading.Barrier(4)
+
+    def meet(verb: str, path: str) -> None:
+        if (verb, path) == ("HEAD", f"/{PATH}") and next(looks) < meeting.parties:
+            meeting.wait(60)  # all have read by the wrong index before one says so
+
+    below.fails = meet
+    with ThreadPoolExecutor(meeting.parties) as pool:
+        found = [*pool.map(lambda offset: reader.load(content, offset, 1), [0, 9, 99, CHUNK])]
+    assert [span for span, _ in found] == [(0, CHUNK)] * 3 + [(CHUNK, 2 * CHUNK)]
+    assert all(plain.read(0, CHUNK) == TEXT[slice(*span)] for span, plain in found)
+
+
+@pytest.mark.parametrize("sound", [0, 1, 20], ids=["frame", "first header", "a later header"])
+def test_a_read_that_failed_can_be_repeated(sound: int):
+    below = Bucket()
+    framed(below)
+    below.rm_file(f"{PATH}.s4index")
+    answers = iter([None] * sound + [OSError("a broken connection")])
+    with reading(below).open(PATH) as file:
+        below.fails = lambda verb, path: next(answers, None) if verb == "GET" else None
+        file.seek(7 * CHUNK)
+        with pytest.raises(OSError, match="a broken connection"):
+            file.read(10)
+        assert file.read(10) == TEXT[7 * CHUNK :][:10]
 
 
 def test_reads_that_follow_each_other_in_a_verbatim_object_grow():

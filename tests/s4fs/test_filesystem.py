@@ -2,6 +2,7 @@
 
 import hashlib
 import pickle
+import threading
 from collections.abc import Callable
 
 import fsspec
@@ -110,6 +111,30 @@ def test_an_object_seen_in_one_listing_costs_nothing_in_the_next(full: Bucket):
     assert fs.find(BUCKET, detail=True) == first
     # MemoryFileSystem's listings carry no ETag, so what was known cannot be told from what is new
     assert len(full.verbs("HEAD")) == 2 * asked
+
+
+def test_adding_up_sizes_looks_at_the_objects_side_by_side(full: Bucket):
+    fs = reading(full)
+    expected = {name: fs.info(name)["size"] for name in VISIBLE}
+    meeting = threading.Barrier(len(VISIBLE))  # who goes alone breaks it
+
+    def meet(verb: str, path: str) -> None:
+        if verb == "HEAD" and path in VISIBLE:
+            meeting.wait(60)
+
+    full.fails = meet
+    assert fs.du(BUCKET, total=False) == expected
+
+
+def test_an_object_that_may_not_be_looked_at_is_listed_with_its_stored_size(full: Bucket):
+    full.fails = lambda verb, path: PermissionError(path) if path == "/bucket/a" else None
+    fs = reading(full)
+    found = fs.find(BUCKET, detail=True)
+    assert list(found) == VISIBLE
+    assert {name for name, each in found.items() if not each["s4_size_exact"]} == {"/bucket/a"}
+    assert found["/bucket/a"]["size"] == len(full.stored("bucket/a"))
+    with pytest.raises(PermissionError):
+        fs.info("bucket/a")
 
 
 def test_physical_listings_cost_no_look_at_the_objects(full: Bucket):
@@ -452,6 +477,8 @@ def test_an_asynchronous_filesystem_is_refused():
     below.asynchronous = True
     with pytest.raises(ValueError, match="asynchronous"):
         reading(below)
+    with pytest.raises(ValueError, match="asynchronous"):
+        reading(Bucket(), asynchronous=True)
 
 
 def test_it_survives_pickling():

@@ -84,7 +84,7 @@ async def test_a_run_that_fails_lets_everybody_go(
 
 async def test_nobody_waits_longer_than_the_limit_and_nobody_after_him_waits_at_all(work: Work):
     work.go.clear()
-    async with running(work, limit=0.2) as flusher:
+    async with running(work, limit=1.0) as flusher:
         with pytest.raises(TimeoutError):
             await flusher.flush()
         loop = asyncio.get_running_loop()
@@ -93,7 +93,7 @@ async def test_nobody_waits_longer_than_the_limit_and_nobody_after_him_waits_at_
         for _ in range(20):
             with pytest.raises(TimeoutError):
                 await flusher.flush()
-        assert loop.time() - asked < 20 * 0.2
+        assert loop.time() - asked < 20 * 1.0
         work.go.set()
         while not await _succeeds(flusher):  # noqa: ASYNC110 - as above
             await asyncio.sleep(0.001)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from s4gateway.state import files, ledger
@@ -62,7 +62,7 @@ async def opened(path: Path) -> AsyncIterator[Open]:
 
 
 async def _until(true: Callable[[], bool]) -> None:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(120):
         while not true():  # noqa: ASYNC110 - what is waited for happens in another thread
             await asyncio.sleep(0.002)
 
@@ -230,7 +230,7 @@ async def test_events_while_a_write_fails_are_kept_with_it(
     assert ledger.load(path) == {"b": Counters(objects=2)}
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=40)
 @given(
     events=st.lists(st.integers(-30, 50), min_size=1, max_size=10),
     wrong=st.lists(st.sampled_from([None, None, errno.ENOSPC, -errno.EIO]), max_size=200),

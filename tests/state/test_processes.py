@@ -13,7 +13,7 @@ from s4gateway.state.ledger import Counters, Delta
 from tests.live import ROOT
 from tests.state.hammer import AT_ONCE
 
-SECONDS = 120
+SECONDS = 600
 
 
 def _start(path: Path, events: int, seed: int) -> subprocess.Popen[str]:

@@ -16,7 +16,7 @@ from s4gateway.state.ledger import Counters, Delta
 from s4gateway.state.shared_file import SharedFile, lock_path, replace_bucket
 from tests.state import disk
 
-FEW = settings(max_examples=40, deadline=None)  # each example makes files and synchronises them
+FEW = settings(max_examples=40)  # each example makes files and synchronises them
 SOUND = ledger.render({"b": Counters(50, 40, 3, 2)})
 
 

@@ -20,7 +20,7 @@ from s4gateway.s4fs import S4FileSystem
 ROWS = 820_000
 BAR = 1.3
 PAIRS = [("time", "f3"), ("t0", "t1"), ("f0", "f1"), ("c1", "i5"), ("t0", "f5")]
-MOST_REQUESTS = 20
+MOST_REQUESTS = 15
 
 
 def table() -> pa.Table:

@@ -109,7 +109,7 @@ def test_every_sidecar_written_here_passes_the_gateways_own_inspection(
         done = subprocess.run(
             [program, "verify-sidecar", f"{folder}/{name}",
              "--endpoint-url", os.environ["S4FS_STORE"]],
-            capture_output=True, text=True, check=False, timeout=120,
+            capture_output=True, text=True, check=False, timeout=600,
             env=os.environ | {"AWS_ACCESS_KEY_ID": os.environ["S4FS_ACCESS"],
                               "AWS_SECRET_ACCESS_KEY": os.environ["S4FS_SECRET"]},
         )  # fmt: skip
