@@ -21,7 +21,7 @@ from tests.e2e import meddler, rewriting
 from tests.e2e.operators import Operator, Said
 from tests.rude_server import Exchange, Request
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 
 MIB = 1024 * 1024
 SECONDS = 600

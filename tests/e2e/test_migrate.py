@@ -156,7 +156,13 @@ def test_a_bucket_with_versions_is_refused_and_written_to_when_wanted(
     assert [each["Key"] for each in versions].count("key") == 2
 
 
-@pytest.mark.parametrize("objects", [100, pytest.param(1000, marks=pytest.mark.huge)])
+@pytest.mark.parametrize(
+    "objects",
+    [
+        pytest.param(100, marks=pytest.mark.slow),
+        pytest.param(1000, marks=pytest.mark.huge),
+    ],
+)
 def test_no_write_of_a_client_is_lost_while_it_runs(
     operator: Operator,
     bucket: str,

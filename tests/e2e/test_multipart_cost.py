@@ -29,7 +29,12 @@ log = logging.getLogger(__name__)  # the figures, with --log-cli-level=INFO
 MIB = 1024 * 1024
 PART = 8 * MIB  # of aws-cli
 SIZES = pytest.mark.parametrize(
-    "size", [256 * MIB, pytest.param(2048 * MIB, marks=pytest.mark.huge)], ids=["256M", "2G"]
+    "size",
+    [
+        pytest.param(256 * MIB, marks=pytest.mark.slow),
+        pytest.param(2048 * MIB, marks=pytest.mark.huge),
+    ],
+    ids=["256M", "2G"],
 )
 LIMIT = 500 * MIB
 USED = 's4_memory_budget_bytes{state="used"}'

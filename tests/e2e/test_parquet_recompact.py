@@ -160,6 +160,7 @@ def test_a_person_reads_a_table_and_is_told_what_was_left_alone(
     assert any("another ETag, length and checksum" in line for line in lines)
 
 
+@pytest.mark.slow
 def test_killed_in_the_middle_it_finishes_the_next_time(
     operator: Operator, bucket: str, direct: Any
 ):

@@ -80,7 +80,13 @@ def test_a_state_file_of_something_else_is_one_line(operator: Operator, bucket: 
     assert said.err == "s4: state: is no file of this tool\n"
 
 
-@pytest.mark.parametrize("objects", [100, pytest.param(1000, marks=pytest.mark.huge)])
+@pytest.mark.parametrize(
+    "objects",
+    [
+        pytest.param(100, marks=pytest.mark.slow),
+        pytest.param(1000, marks=pytest.mark.huge),
+    ],
+)
 def test_no_write_of_a_client_is_lost_while_it_runs(
     operator: Operator,
     bucket: str,

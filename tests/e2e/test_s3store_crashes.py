@@ -200,6 +200,7 @@ async def beside(work: Coroutine[Any, Any, None], *looking: Coroutine[Any, Any, 
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
+@pytest.mark.slow
 async def test_killed_at_every_step_of_a_write_a_writer_harms_nobody(
     seaweedfs: live.Seaweedfs, bucket: str
 ):

@@ -88,6 +88,7 @@ def moto() -> Iterator[dict[str, str]]:
         server.stop()
 
 
+@pytest.mark.slow
 def test_both_sides_read_what_the_other_writes(check: Check, servers: dict[str, str]):
     check("check_interop.py", servers)
 
@@ -96,6 +97,7 @@ def test_pandas_pyarrow_polars_and_duckdb_read_and_write(check: Check, servers: 
     check("check_engines.py", servers)
 
 
+@pytest.mark.slow
 def test_the_tests_of_fsspec_itself_pass(check: Check, moto: dict[str, str]):
     """All but those of patterns, which tests/s4fs runs over memory."""
     check("check_abstract.py", moto, "-k", "not edge_cases and not glob")

@@ -18,7 +18,7 @@ import pytest
 
 from tests import live
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 
 WRITERS = 6
 COMMITS = 4
