@@ -19,7 +19,7 @@ import pytest
 from tests import clients, corpus, live
 from tests.clients import Client
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 
 BODIES = {
     "text": corpus.text(300_000, seed=1),

@@ -16,7 +16,7 @@ import pytest
 
 from tests import clients, corpus, live
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 
 MIB = 1024 * 1024
 PREFIX = "a tree/of+it"
