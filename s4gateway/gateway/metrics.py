@@ -349,10 +349,13 @@ class LedgerMetrics(Collector):
     """What the savings ledger shows; its families exist only in a registry that was given them.
 
     The label `bucket` is no closed set: there are as many as the ledger has buckets, and to be
-    counted a bucket must exist. Gauges are set from any thread, and are the sums over every process
-    that shares the state file.
+    counted a bucket must exist. Gauges are read from the ledger when scraped, and are the sums over
+    every process that shares the state file.
 
-    >>> LedgerMetrics(Metrics().registry).counted("b", Counters(original_bytes=10, stored_bytes=4))
+    >>> shown = LedgerMetrics(Metrics().registry)
+    >>> shown.show(lambda: {"b": Counters(original_bytes=10, stored_bytes=4)})
+    >>> [family.samples[0].value for family in shown.collect()]
+    [10, 4, 0, 0]
     """
 
     _GAUGES: Final = (
@@ -363,7 +366,7 @@ class LedgerMetrics(Collector):
     )
 
     def __init__(self, registry: CollectorRegistry) -> None:
-        self._counters: dict[str, Counters] = {}
+        self._read: Callable[[], Mapping[str, Counters]] = dict
         registry.register(self)
         self._flush_failures = Counter(
             "s4_ledger_flush_failures_total",
@@ -385,9 +388,9 @@ class LedgerMetrics(Collector):
             from_zero=True,
         )
 
-    def counted(self, bucket: str, counters: Counters) -> None:
-        """A bucket's counters as they are now."""
-        self._counters[bucket] = counters
+    def show(self, read: Callable[[], Mapping[str, Counters]]) -> None:
+        """The ledger is open; `read` returns the counters by bucket, all of one moment."""
+        self._read = read
 
     def flush_failed(self) -> None:
         """Events are not on disk."""
@@ -407,7 +410,7 @@ class LedgerMetrics(Collector):
 
     def collect(self) -> Iterable[Metric]:
         """The families, all of one moment."""
-        counters = sorted(self._counters.items())
+        counters = sorted(self._read().items())
         for family, (name, _) in zip(self._families(), self._GAUGES, strict=True):
             for bucket, each in counters:
                 family.add_metric((bucket,), getattr(each, name))

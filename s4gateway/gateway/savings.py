@@ -61,6 +61,7 @@ async def open_ledger(
         ledger = await asyncio.to_thread(LiveLedger, path, shown)
     except StateFileError as error:
         raise StartupError(f"{_FLAG}: {error}") from error
+    shown.show(ledger.snapshot)
 
     async def close() -> None:
         if not await ledger.close():

@@ -13,22 +13,53 @@ import logging
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Final
 
 WAIT_SECONDS: Final = 10.0  # what a disk may take before those who wait are let go
 PAUSE_SECONDS: Final = 5.0  # between writes nobody asked for
 _STOP_SECONDS: Final = 5.0
-_RESTS: Final = 5  # CPU times of a write to rest after it: at most a sixth of a core
+_RESTS: Final = 3  # CPU times of a write to rest after it: at most a quarter of a core
 _LONGEST_REST: Final = 0.05
 
 _log = logging.getLogger("s4.ledger")
 
 
-@dataclass(frozen=True, slots=True)
-class _Waiter:
-    future: asyncio.Future[bool]
-    forced: bool
+class _Batch:
+    """Those who wait for one run, which is `forced` if one of them wants it so.
+
+    One timer does for all of them: the first is who waits longest.
+    """
+
+    __slots__ = ("_loop", "_timer", "_waiters", "forced")
+
+    def __init__(self, limit: float, expired: Callable[["_Batch"], None]) -> None:
+        self.forced = False
+        self._waiters: list[asyncio.Future[bool]] = []
+        self._loop = asyncio.get_running_loop()
+        self._timer = self._loop.call_later(limit, expired, self)
+
+    def join(self) -> asyncio.Future[bool]:
+        """Wait, too: return what will hold the run's result."""
+        future: asyncio.Future[bool] = self._loop.create_future()
+        self._waiters.append(future)
+        return future
+
+    def release(self, result: bool) -> None:
+        """Let everybody go, from another thread."""
+        with contextlib.suppress(RuntimeError):  # the loop has ended, and all who waited
+            self._loop.call_soon_threadsafe(self._release, result)
+
+    def _release(self, result: bool) -> None:
+        self._timer.cancel()
+        for future in self._waiters:
+            if not future.done():
+                future.set_result(result)
+
+    def give_up(self) -> None:
+        """Tell everybody who waits that it has taken too long."""
+        for future in self._waiters:
+            if not future.done():
+                future.set_exception(TimeoutError())
 
 
 class Flusher:
@@ -47,7 +78,7 @@ class Flusher:
         self._work = work
         self._pause = pause
         self._limit = limit
-        self._waiters: list[_Waiter] = []
+        self._batch: _Batch | None = None  # who waits for the next run
         self._wanted = threading.Condition()
         self._stopping = False
         self._began: float | None = None  # when the run under way began
@@ -62,14 +93,22 @@ class Flusher:
         """
         if self._overdue():
             raise TimeoutError
-        waiter = _Waiter(asyncio.get_running_loop().create_future(), forced)
         with self._wanted:
             if self._stopping:
                 return False
-            self._waiters.append(waiter)
-            self._wanted.notify()
-        async with asyncio.timeout(self._limit):
-            return await waiter.future
+            batch = self._batch
+            if batch is None:
+                batch = self._batch = _Batch(self._limit, self._expired)
+                self._wanted.notify()
+            batch.forced = batch.forced or forced
+            future = batch.join()
+        return await future
+
+    def _expired(self, batch: _Batch) -> None:
+        with self._wanted:
+            if self._batch is batch:
+                self._batch = None
+        batch.give_up()
 
     async def stop(self) -> bool:
         """End the thread; returns whether it has ended. Who still waits gets his run first."""
@@ -87,17 +126,15 @@ class Flusher:
     def _run(self) -> None:
         while True:
             with self._wanted:
-                if not self._waiters and not self._stopping:
+                if self._batch is None and not self._stopping:
                     self._wanted.wait(self._pause)
-                waiters, self._waiters = self._waiters, []
-                if self._stopping and not waiters:
+                batch, self._batch = self._batch, None
+                if self._stopping and batch is None:
                     return
             busy = time.thread_time()
-            result = self._do(any(waiter.forced for waiter in waiters))
-            if waiters:
-                with contextlib.suppress(RuntimeError):  # the loop has ended, and all who waited
-                    loop = waiters[0].future.get_loop()
-                    loop.call_soon_threadsafe(_release, waiters, result)
+            result = self._do(batch is not None and batch.forced)
+            if batch is not None:
+                batch.release(result)
             time.sleep(min(_RESTS * (time.thread_time() - busy), _LONGEST_REST))
 
     def _do(self, forced: bool) -> bool:
@@ -109,9 +146,3 @@ class Flusher:
             return False
         finally:
             self._began = None
-
-
-def _release(waiters: list[_Waiter], result: bool) -> None:
-    for waiter in waiters:
-        if not waiter.future.done():
-            waiter.future.set_result(result)

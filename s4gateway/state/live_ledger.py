@@ -1,7 +1,7 @@
 """The savings ledger of a running gateway: every event counted at once, on disk before it is told.
 
-`apply` changes the counters and what the observer shows in one step, under one lock, so nothing is
-ever shown in another order than it happened. `settled` returns when the file holds every event
+`apply` and `snapshot` go by one lock, so what is shown is what was counted, all of one moment.
+`settled` returns when the file holds every event
 applied before it was called. A disk that fails is said and counted and fails no request: the change
 stays in memory and goes with the next write, which comes by itself after a few seconds.
 """
@@ -23,10 +23,7 @@ _log = logging.getLogger("s4.ledger")
 
 
 class Observer(Protocol):
-    """Shows the ledger to the world. Called from any thread; `counted` once at a time."""
-
-    def counted(self, bucket: str, counters: Counters) -> None:
-        """A bucket's counters as they are now."""
+    """Told of what goes wrong, from any thread."""
 
     def flush_failed(self) -> None:
         """Events are not on disk."""
@@ -57,9 +54,8 @@ class LiveLedger:
         self._unsynced = False  # in the file, which may not survive a power failure
         self._said = ""
         self._said_at = 0.0
-        self._totals: dict[str, Counters] = {}
         try:
-            self._adopt(self._file.load())
+            self._totals = self._file.load()
         except files.StateFileError:
             self._file.close()
             raise
@@ -73,12 +69,17 @@ class LiveLedger:
         with self._lock:
             before = self._pending.get(bucket)
             self._pending[bucket] = delta if before is None else before + delta
-            self._observer.counted(bucket, self._now(bucket))
 
     def counters(self, bucket: str) -> Counters:
         """A bucket's counters with everything this process knows."""
         with self._lock:
             return self._now(bucket)
+
+    def snapshot(self) -> dict[str, Counters]:
+        """The counters of all buckets, with everything this process knows."""
+        with self._lock:
+            buckets = self._totals.keys() | self._writing.keys() | self._pending.keys()
+            return {bucket: self._now(bucket) for bucket in buckets}
 
     async def settled(self) -> None:
         """Return when every event applied so far is on disk, or the disk has failed it."""
@@ -109,8 +110,9 @@ class LiveLedger:
             self._writing = deltas = self._pending
             self._pending = {}
         if not (deltas or forced or self._unsynced):
+            totals = self._file.refresh()
             with self._lock:
-                self._adopt(self._file.refresh())
+                self._totals = totals
             return True
         try:
             merged = self._file.merge(deltas)
@@ -125,21 +127,12 @@ class LiveLedger:
         with self._lock:
             self._unsynced = merged.failure is not None
             self._writing = {}
-            self._adopt(merged.totals)
+            self._totals = merged.totals
         if merged.failure is not None:
             self._failed(str(merged.failure))
             return False
         self._recovered()
         return True
-
-    def _adopt(self, totals: dict[str, Counters]) -> None:
-        """Take over the file's totals and show what they change."""
-        before, self._totals = self._totals, totals
-        for bucket, counters in totals.items():
-            if counters is not before.get(bucket):
-                self._observer.counted(bucket, self._now(bucket))
-        for bucket in before.keys() - totals.keys():
-            self._observer.counted(bucket, self._now(bucket))
 
     def _now(self, bucket: str) -> Counters:
         counters = self._totals.get(bucket, ledger.EMPTY)

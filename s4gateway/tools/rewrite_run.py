@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any, Final
 
 from s4gateway.backend.base import Backend, BackendAnswer
-from s4gateway.state.ledger import Counters
 from s4gateway.state.live_ledger import LiveLedger
 from s4gateway.tools.failure import NAMED, Bounded, Failure
 from s4gateway.tools.objects import Objects, open_objects
@@ -241,9 +240,6 @@ def uncounted(objects: int) -> str:
 
 class _NoObserver:
     """Nobody watches a tool's ledger."""
-
-    def counted(self, bucket: str, counters: Counters) -> None:
-        """Shown by the gateways that share the file."""
 
     def flush_failed(self) -> None:
         """Said by the log."""

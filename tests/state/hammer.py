@@ -9,7 +9,6 @@ import random
 import sys
 from pathlib import Path
 
-from s4gateway.state.ledger import Counters
 from s4gateway.state.live_ledger import LiveLedger
 
 AT_ONCE = 8
@@ -17,9 +16,6 @@ AT_ONCE = 8
 
 class Unseen:
     """Nobody looks at this process."""
-
-    def counted(self, _bucket: str, _counters: Counters) -> None:
-        pass
 
     def flush_failed(self) -> None:
         sys.stderr.write("a flush failed\n")

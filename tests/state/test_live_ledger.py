@@ -23,15 +23,17 @@ LONG = 600.0
 
 
 class Shown:
-    """The last a dashboard was told."""
+    """What a dashboard would see."""
 
     def __init__(self) -> None:
-        self.counters: dict[str, Counters] = {}
+        self.ledger: LiveLedger | None = None
         self.failures = 0
         self.set_aside: list[str] = []
 
-    def counted(self, bucket: str, counters: Counters) -> None:
-        self.counters[bucket] = counters
+    @property
+    def counters(self) -> dict[str, Counters]:
+        assert self.ledger is not None
+        return self.ledger.snapshot()
 
     def flush_failed(self) -> None:
         self.failures += 1
@@ -54,7 +56,7 @@ async def opened(path: Path) -> AsyncIterator[Open]:
 
         def start(pause: float = LONG, limit: float = LONG) -> tuple[LiveLedger, Shown]:
             shown = Shown()
-            live = LiveLedger(path, shown, pause=pause, limit=limit)
+            live = shown.ledger = LiveLedger(path, shown, pause=pause, limit=limit)
             stack.push_async_callback(live.close)
             return live, shown
 
@@ -138,7 +140,7 @@ async def test_an_idle_process_learns_what_others_wrote(path: Path, opened: Open
     path.write_bytes(ledger.render({"a": Counters(9), "b": Counters(8)}))
     await _until(lambda: shown.counters.get("b") == Counters(8))
     path.write_bytes(ledger.render({"a": Counters(4)}))
-    await _until(lambda: shown.counters == {"a": Counters(4), "b": Counters()})
+    await _until(lambda: shown.counters == {"a": Counters(4)})
     assert idle.counters("b") == Counters()
 
 
