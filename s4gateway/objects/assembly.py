@@ -46,7 +46,7 @@ from s4gateway.wire.scanner import FrameScanner, FrameStart
 _BLOCK: Final = SMALLEST_PART  # bytes read at a time; a staged part is seldom longer
 _IN_FILE: Final = _BLOCK + spooling.MEMORY_LIMIT  # memory of a segment that is spooled to a file
 _IN_MEMORY: Final = _BLOCK + TARGET + SMALLEST_PART  # of one that is not
-_LANES: Final = 4  # segments made beside each other
+_LANES: Final = 6  # segments made beside each other
 _READS: Final = 8  # records read beside each other for one segment
 _ATTEMPTS: Final = 3  # at reading a record whose transfer breaks off
 _INDEX_ENTRY: Final = 32  # bytes of a frame in an index

@@ -24,7 +24,7 @@ from s4gateway.wire.frame import PADDING_HEADER_SIZE
 
 PADDING: Final = -1  # a slice of the padding frame of its segment's run
 TAIL: Final = -2  # a slice of the tail
-TARGET: Final = 16 * 1024 * 1024  # bytes of a part made of staged ones: enough for few requests
+TARGET: Final = 8 * 1024 * 1024  # bytes of a part made of staged ones: enough for few requests
 _UNIFORM: Final = 8 * 1024 * 1024  # the same where equal parts are wanted and no length is given
 
 
