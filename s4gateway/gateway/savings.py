@@ -11,8 +11,9 @@ from contextlib import AsyncExitStack
 
 from s4gateway.gateway import logs
 from s4gateway.gateway.config import GatewayConfig
+from s4gateway.gateway.ledger_metrics import LedgerMetrics
 from s4gateway.gateway.lifecycle import StartupError
-from s4gateway.gateway.metrics import LedgerMetrics, Metrics
+from s4gateway.gateway.metrics import Metrics
 from s4gateway.state.files import StateFileError
 from s4gateway.state.live_ledger import LiveLedger
 

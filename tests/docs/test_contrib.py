@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from s4gateway.gateway import metrics
+from s4gateway.gateway import ledger_metrics, metrics
 from tests import live
 from tests.docs import contrib, pages
 
@@ -17,7 +17,7 @@ _RULE_TESTS = pages.ROOT / "tests" / "docs" / "s4-alerts-test.yml"
 
 def _exposed() -> set[str]:
     everything = metrics.Metrics()
-    metrics.LedgerMetrics(everything.registry)
+    ledger_metrics.LedgerMetrics(everything.registry)
     families = [family for family in everything.registry.collect()]  # noqa: C416
     names = {f"{each.name}_total" if each.type == "counter" else each.name for each in families}
     return {name for name in names if name.startswith("s4_")}

@@ -5,7 +5,14 @@ import re
 
 import pytest
 
-from s4gateway.gateway import metrics, protocol, routes
+from s4gateway.gateway import (
+    dictionary_metrics,
+    ledger_metrics,
+    metric_families,
+    metrics,
+    protocol,
+    routes,
+)
 from s4gateway.gateway.handlers import buckets
 from s4gateway.s3 import checksums, errors
 from s4gateway.s3.operations import Operation
@@ -26,7 +33,7 @@ def _declared_metrics() -> dict[str, tuple[str, tuple[str, ...]]]:
     declared = {}
     every = metrics.Metrics()
     every.dictionaries.show(dict)
-    metrics.LedgerMetrics(every.registry)
+    ledger_metrics.LedgerMetrics(every.registry)
     for collector in every.registry._collector_to_names:
         for family in collector.collect():
             name = f"{family.name}_total" if family.type == "counter" else family.name
@@ -62,12 +69,12 @@ def test_every_metric_has_its_line_with_type_and_labels_and_no_other_has_one():
         ("reason", "s4_range_fallback_total", metrics.FALLBACK_REASONS),
         ("reason", "s4_slowdown_total", metrics.SLOWDOWN_REASONS),
         ("reason", "s4_connection_faults_total", protocol.Listener.NOTES),
-        ("outcome", "", metrics.DICT_OUTCOMES),
-        ("kind", "", metrics.DICT_KINDS),
-        ("result", "s4_dict_fetch_total", metrics.DICT_FETCH_RESULTS),
-        ("manager", "", (metrics.LEDGER,)),
-        ("reason", "s4_state_file_load_failures_total", metrics.LOAD_FAILURES),
-        ("result", "s4_sigusr1_dump_total", metrics.DUMP_RESULTS),
+        ("outcome", "", dictionary_metrics.DICT_OUTCOMES),
+        ("kind", "", dictionary_metrics.DICT_KINDS),
+        ("result", "s4_dict_fetch_total", dictionary_metrics.DICT_FETCH_RESULTS),
+        ("manager", "", (ledger_metrics.LEDGER,)),
+        ("reason", "s4_state_file_load_failures_total", ledger_metrics.LOAD_FAILURES),
+        ("result", "s4_sigusr1_dump_total", ledger_metrics.DUMP_RESULTS),
     ],
 )
 def test_a_label_is_documented_with_exactly_its_values(
@@ -85,7 +92,7 @@ def test_the_buckets_are_the_histograms():
     text = " ".join(pages.prose(_METRICS).split())
     shown = re.search(r"Buckets of the histogram, in seconds: ([\d., ]+)\.(?!\d)", text)
     assert shown
-    assert tuple(map(float, shown[1].split(", "))) == metrics.LATENCY_BUCKETS
+    assert tuple(map(float, shown[1].split(", "))) == metric_families.LATENCY_BUCKETS
 
 
 # --- errors
