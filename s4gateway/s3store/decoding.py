@@ -70,12 +70,15 @@ class View(Generic[T]):
 class Decoder(Generic[T]):
     """Decodes the files of one read and puts its partitions together."""
 
-    def __init__(self, view: View[T], fetcher: Fetcher, method: Method, files: int) -> None:
+    def __init__(
+        self, view: View[T], fetcher: Fetcher, method: Method, files: int, *, frugal: bool
+    ) -> None:
         cores = os.cpu_count() or 1
         self._view = view
         self._fetcher = fetcher
         self._method = method
         self._alone = files < cores
+        self._frugal = frugal  # whether memory matters more than the time to get it anew
         self._cores = asyncio.Semaphore(cores)
 
     async def table(self, fetched: Fetched) -> pa.Table:
@@ -102,11 +105,14 @@ class Decoder(Generic[T]):
             file: pq.ParquetFile = parquet.open_file(fetched.source, fetched.key)
             if not sparse:
                 self._fetcher.learn(file, fetched.size)
-            return self._view.decode(file, fetched.key, alone=self._alone)
+            table = self._view.decode(file, fetched.key, alone=self._alone)
         except DecodeError:
             if sparse and fetched.source.was_asked_for_more:
                 return None
             raise
+        if self._frugal and fetched.size > _SMALL_BYTES:
+            pa.default_memory_pool().release_unused()
+        return table
 
 
 async def _worked(

@@ -1,7 +1,8 @@
 """Data files fetched in their order, many at a time, each into a place of its own.
 
 Rule: places for bodies are handed out in the order of the files, and there are enough for the
-largest partition, so the oldest file that is not decoded always has one and nothing can starve.
+largest partition; a limit of bytes holds back later partitions only. So the oldest file that is not
+decoded always has a place and nothing can starve.
 """
 
 import asyncio
@@ -43,6 +44,7 @@ class Downloads:
         watch: Watch,
         *,
         places: int,
+        most_bytes: int,
         tolerant: bool,
     ) -> None:
         self._fetcher = fetcher
@@ -51,26 +53,28 @@ class Downloads:
         self._method = method
         self._watch = watch
         self._tolerant = tolerant
-        self._places = asyncio.Semaphore(places)
+        self._places = _Places(places, most_bytes)
         self._landings: asyncio.Queue[Landing] = asyncio.Queue()
-        self.places_taken = 0
+
+    @property
+    def places_taken(self) -> int:
+        """How many files are on their way or wait to be decoded."""
+        return self._places.taken
 
     async def next(self) -> Landing:
         """Return the next file in order, as soon as it has a place."""
         return await self._landings.get()
 
-    def give_back(self) -> None:
+    def give_back(self, file: Wanted) -> None:
         """Free the place of a file that is decoded."""
-        self._places.release()
-        self.places_taken -= 1
+        self._places.leave(file)
         self._watch.moved()
 
-    async def place(self) -> Landing:
-        """Wait for a place, and return where the next file is to land."""
-        waits = self._places.locked()
+    async def place(self, file: Wanted) -> Landing:
+        """Wait for a place, and return where the file is to land."""
+        waits = not self._places.fits(file)
         started = self._clock.monotonic()
-        await self._places.acquire()
-        self.places_taken += 1
+        await self._places.enter(file)
         if waits:
             self._telemetry.add("s3store.read.iter.body_slot.exhausted")
             self._telemetry.record(
@@ -94,9 +98,63 @@ class Downloads:
         else:
             assert fetched is not None
             self._method.bytes += fetched.size
+        self._places.landed(file, 0 if fetched is None else fetched.size)
         self._watch.moved()
         if not landing.done():
             landing.set_result(fetched)
+
+
+class _Places:
+    """Room for bodies: so many of them, and so many bytes of partitions that are not next.
+
+    Only one file waits at a time: the next in order.
+    """
+
+    def __init__(self, places: int, most_bytes: int) -> None:
+        self._places = places
+        self._most = most_bytes  # 0: without limit
+        self._sizes: dict[str, int] = {}  # by key, in order: as expected until it has landed
+        self._partitions: dict[str, int] = {}  # files of each that have a place, in order
+        self._files = self._listed = self._landed = 0  # of what has landed
+        self._left = asyncio.Event()
+
+    @property
+    def taken(self) -> int:
+        return len(self._sizes)
+
+    def fits(self, file: Wanted) -> bool:
+        if len(self._sizes) >= self._places:
+            return False
+        if not self._most or next(iter(self._partitions), file.partition) == file.partition:
+            return True
+        return sum(self._sizes.values()) + self._expected(file) <= self._most
+
+    async def enter(self, file: Wanted) -> None:
+        while not self.fits(file):
+            self._left.clear()
+            await self._left.wait()
+        self._sizes[file.key] = self._expected(file)
+        self._partitions[file.partition] = self._partitions.get(file.partition, 0) + 1
+
+    def landed(self, file: Wanted, size: int) -> None:
+        self._files += 1
+        self._listed += file.size or 0
+        self._landed += size
+        self._sizes[file.key] = size
+        self._left.set()
+
+    def leave(self, file: Wanted) -> None:
+        del self._sizes[file.key]
+        self._partitions[file.partition] -= 1
+        if not self._partitions[file.partition]:
+            del self._partitions[file.partition]
+        self._left.set()
+
+    def _expected(self, file: Wanted) -> int:
+        """By what files came to so far: of most, only some columns may be fetched."""
+        if file.size is None:
+            return self._landed // max(1, self._files)
+        return file.size * self._landed // self._listed if self._listed else file.size
 
 
 def in_partitions(files: Sequence[Wanted]) -> list[tuple[str, list[Wanted]]]:

@@ -195,16 +195,9 @@ class SparseFile(io.RawIOBase):
         return sum(len(body) for _, body in self._parts)
 
     def add(self, start: int, body: bytes) -> None:
-        """Enter the bytes from `start` on, joined to those that end or begin there."""
+        """Enter the bytes from `start` on; spans may touch and do not overlap."""
         self._parts.append((start, body))
         self._parts.sort(key=lambda part: part[0])
-        joined: list[tuple[int, bytes]] = []
-        for at, piece in self._parts:
-            if joined and joined[-1][0] + len(joined[-1][1]) == at:
-                joined[-1] = (joined[-1][0], joined[-1][1] + piece)
-            else:
-                joined.append((at, piece))
-        self._parts = joined
 
     def readable(self) -> bool:
         """Always."""
@@ -228,11 +221,16 @@ class SparseFile(io.RawIOBase):
         """Return bytes from the position on; raises Hole."""
         start = self._position
         end = self.size if size < 0 else min(self.size, start + size)
-        for at, body in self._parts:
-            if at <= start and end <= at + len(body):
-                self._position = end
-                return body[start - at : end - at]
         if start >= end:
             return b""
-        self.was_asked_for_more = True
-        raise Hole(f"bytes {start}-{end} of {self.size} were not fetched")
+        found = []
+        at = start
+        for begins, body in self._parts:
+            if begins <= at < begins + len(body):
+                found.append(body[at - begins : end - begins])
+                at += len(found[-1])
+        if at < end:
+            self.was_asked_for_more = True
+            raise Hole(f"bytes {start}-{end} of {self.size} were not fetched")
+        self._position = end
+        return found[0] if len(found) == 1 else b"".join(found)

@@ -48,6 +48,10 @@ class HivePartition(Generic[T]):
             self._rows = self._spec.to_rows(self._table)
         return self._rows
 
+    def rows_between(self, start: int, end: int) -> list[T]:
+        """Return some of the rows as records, made for the caller and not kept."""
+        return self._spec.to_rows(self.table.slice(start, end - start))
+
     @property
     def records(self) -> Records[T]:
         """The rows as they were given, without a conversion."""

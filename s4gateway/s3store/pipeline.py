@@ -5,15 +5,16 @@
 
 Rules. Partitions are taken up and delivered in order; those that may be read ahead are decoded side
 by side. Where partitions are wanted one by one, the first is fetched alone, so that it comes as
-soon as if it were the only one. The first failure is the one the reader gets, and whoever leaves
-early ends the downloads and waits for that.
+soon as if it were the only one; of the rest two files set out for each that has landed, so that
+making all requests at once does not keep the reader from what is there. The first failure is the
+one the reader gets, and whoever leaves early ends the downloads and waits for that.
 """
 
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import Final, Generic, ParamSpec, TypeVar
+from typing import Generic, ParamSpec, TypeVar
 
 import pyarrow as pa
 
@@ -22,6 +23,7 @@ from s4gateway.s3store.decoding import Decoder, View
 from s4gateway.s3store.downloading import Downloads, Landing, Wanted, in_partitions
 from s4gateway.s3store.fetching import Fetcher
 from s4gateway.s3store.partitions import HivePartition
+from s4gateway.s3store.read_ahead import EVERYTHING, Budget, ReadAhead
 from s4gateway.s3store.target import S3Target
 from s4gateway.s3store.telemetry import Method
 from s4gateway.s3store.watching import Standing, Watch
@@ -31,18 +33,6 @@ _Result = TypeVar("_Result")
 Arguments = ParamSpec("Arguments")
 
 
-@dataclass(frozen=True, slots=True)
-class ReadAhead:
-    """How much may be decoded before it is asked for; 0 `bytes` is without limit."""
-
-    partitions: int = 1
-    bytes: int = 0
-
-
-EVERYTHING: Final = ReadAhead(partitions=1 << 62)
-"""For readers that hand over nothing before they have it all."""
-
-
 @dataclass(slots=True, eq=False)
 class _Taken(Generic[T]):
     """A partition from when it is taken up until the reader has it."""
@@ -50,7 +40,8 @@ class _Taken(Generic[T]):
     key: str
     files: Sequence[Wanted]
     landings: Sequence[Landing]
-    reserved: int
+    pages: int  # bytes, uncompressed, of the columns that are wanted
+    counted: int  # bytes of the budget
     decoded: HivePartition[T] | None = None
 
 
@@ -73,7 +64,7 @@ class Pipeline(Generic[T]):
         self._partitions = in_partitions(files)
         self._read_ahead = read_ahead
         fetcher = Fetcher(target.calls, target.telemetry, view.needed.names)
-        self._decoder = Decoder(view, fetcher, method, len(files))
+        self._decoder = Decoder(view, fetcher, method, len(files), frugal=read_ahead.bytes > 0)
         self._watch = Watch(method, target.clock, self._standing)
         largest = max((len(group) for _, group in self._partitions), default=1)
         self._downloads = Downloads(
@@ -82,14 +73,16 @@ class Pipeline(Generic[T]):
             method,
             self._watch,
             places=max(target.calls.limit, largest),
+            most_bytes=read_ahead.body_bytes,
             tolerant=tolerant,
         )
         self._ready: deque[_Taken[T]] = deque()  # and those that will be, all in order
         self._changed = asyncio.Condition()
         self._begun = asyncio.Event()
+        self._landed = asyncio.Semaphore(0)
         self._next_key = ""
         self._waits_for_reader = False
-        self._reserved = 0
+        self._budget = Budget(read_ahead.bytes)
         self._error: BaseException | None = None
         self._task: asyncio.Task[None] | None = None
         self._done = False
@@ -112,7 +105,7 @@ class Pipeline(Generic[T]):
             if not self._ready:
                 return None
             taken = self._ready.popleft()
-            self._reserved -= taken.reserved
+            self._budget.settle(taken.counted, 0)
             self.files_done += len(taken.files)
             self._watch.moved()
             self._changed.notify_all()
@@ -180,12 +173,20 @@ class Pipeline(Generic[T]):
             raise
 
     async def _download_all(self, group: asyncio.TaskGroup) -> None:
-        for _, files in self._partitions:
+        everything = self._read_ahead is EVERYTHING
+        for number, (_, files) in enumerate(self._partitions):
             for file in files:
-                landing = await self._downloads.place()
-                group.create_task(self._kept(self._downloads.fetch, file, landing))
-            if self._read_ahead is not EVERYTHING:
+                if number and not everything:
+                    await self._landed.acquire()
+                landing = await self._downloads.place(file)
+                group.create_task(self._kept(self._download, file, landing))
+            if not everything:
                 await self._begun.wait()
+
+    async def _download(self, file: Wanted, landing: Landing) -> None:
+        await self._downloads.fetch(file, landing)
+        for _ in range(2):  # so many more may set out
+            self._landed.release()
 
     async def _decode_all(self) -> None:
         async with asyncio.TaskGroup() as group:
@@ -193,8 +194,8 @@ class Pipeline(Generic[T]):
                 self._next_key = key
                 await self._until(lambda: len(self._ready) <= self._read_ahead.partitions)
                 landings = [await self._downloads.next() for _ in files]
-                reserved = await self._reserve(files, landings)
-                taken: _Taken[T] = _Taken(key, files, landings, reserved)
+                pages = await self._room(files, landings)
+                taken: _Taken[T] = _Taken(key, files, landings, pages, self._budget.take(pages))
                 self._ready.append(taken)
                 group.create_task(self._kept(self._decode, taken))
 
@@ -207,30 +208,25 @@ class Pipeline(Generic[T]):
             await self._changed.wait_for(free)
             self._waits_for_reader = False
 
-    async def _reserve(self, files: Sequence[Wanted], landings: Sequence[Landing]) -> int:
-        """Wait until the partition fits what may be decoded ahead; return what it takes of it."""
-        limit = self._read_ahead.bytes
-        if limit <= 0:
+    async def _room(self, files: Sequence[Wanted], landings: Sequence[Landing]) -> int:
+        """Wait until the partition fits what may be decoded ahead; return the size of its pages."""
+        if self._read_ahead.bytes <= 0:
             return 0
         bodies = [await landing for landing in landings]
-        need = sum(
-            parquet.uncompressed_bytes(parquet.open_file(body.source, file.key), self._columns)
+        pages = sum(
+            file.copies
+            * parquet.uncompressed_bytes(parquet.open_file(body.source, file.key), self._columns)
             for file, body in zip(files, bodies, strict=True)
             if body is not None
         )
-
-        def fits() -> bool:
-            return self._reserved == 0 or self._reserved + need <= limit
-
-        if not fits():
+        if not self._budget.fits(pages):
             started = self._clock.monotonic()
-            await self._until(fits)
+            await self._until(lambda: self._budget.fits(pages))
             self._telemetry.add("s3store.read.iter.byte_budget.exhausted")
             self._telemetry.record(
                 "s3store.read.iter.byte_budget.wait.duration", self._clock.monotonic() - started
             )
-        self._reserved += need
-        return need
+        return pages
 
     # --- one partition
 
@@ -246,7 +242,10 @@ class Pipeline(Generic[T]):
         async with self._changed:
             if decoded is None:  # its files are gone
                 self._ready.remove(taken)
-                self._reserved -= taken.reserved
+            if self._read_ahead.bytes > 0:
+                self._budget.learn(taken.pages, sum(table.nbytes for table in tables))
+                held = 0 if decoded is None else decoded.table.nbytes
+                taken.counted = self._budget.settle(taken.counted, held)
             taken.decoded = decoded
             taken.landings = ()
             self._begun.set()
@@ -269,4 +268,4 @@ class Pipeline(Generic[T]):
                 return []
             return [await self._decoder.table(fetched)] * file.copies
         finally:
-            self._downloads.give_back()
+            self._downloads.give_back(file)

@@ -21,7 +21,8 @@ from s4gateway.s3store.decoding import View
 from s4gateway.s3store.dedup import Dedup, EntityKey, Version
 from s4gateway.s3store.downloading import Wanted
 from s4gateway.s3store.partitions import HivePartition
-from s4gateway.s3store.pipeline import EVERYTHING, Pipeline, ReadAhead
+from s4gateway.s3store.pipeline import Pipeline
+from s4gateway.s3store.read_ahead import EVERYTHING, ReadAhead
 from s4gateway.s3store.record_page import RecordPage
 from s4gateway.s3store.records import RecordSpec
 from s4gateway.s3store.resolution import resolve

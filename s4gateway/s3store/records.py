@@ -5,6 +5,7 @@ move a column at a time, in both directions; no Python object is made per row ex
 """
 
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime, timedelta
 from operator import attrgetter
 from typing import Any, Final, Generic, TypeVar
 
@@ -16,6 +17,12 @@ from s4gateway.s3store.errors import ConfigError, DecodeError, EncodeError
 
 T = TypeVar("T")
 NONE: Final[Mapping[str, Any]] = {}
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_TICKS: Final = {
+    "s": timedelta(seconds=1),
+    "ms": timedelta(milliseconds=1),
+    "us": timedelta(microseconds=1),
+}
 
 
 class RecordSpec(Generic[T]):
@@ -112,7 +119,7 @@ class RecordSpec(Generic[T]):
         try:
             values = [self._values(field, table, count) for field in self._used(table)]
             return self._rows(values, self._used(table))
-        except (ValueError, TypeError) as error:
+        except (ValueError, TypeError, OverflowError) as error:
             raise DecodeError("", f"no {self._name()} can be made: {error}") from error
 
     def _used(self, table: pa.Table) -> tuple[fields.Field, ...]:
@@ -133,7 +140,7 @@ class RecordSpec(Generic[T]):
         if field.column not in table.column_names:
             return [field.absent() for _ in range(count)]
         column = table.column(field.column)
-        values: list[Any] = _for_python(column).to_pylist()
+        values = _python_values(column)
         unpack = field.kind.unpack
         if unpack is None:
             return values
@@ -147,6 +154,19 @@ def _array(values: list[Any], type_: pa.DataType) -> pa.Array:
     packed = columns.packed_type(type_)
     array = pa.array(values, packed)
     return array if packed == type_ else conform.cast(array, type_)
+
+
+def _python_values(column: pa.ChunkedArray) -> list[Any]:
+    """The values of a column; Arrow would look up the zone of each moment."""
+    column = _for_python(column)
+    if not pa.types.is_timestamp(column.type):
+        values: list[Any] = column.to_pylist()
+        return values
+    counts = pc.cast(column, pa.int64()).to_pylist()
+    tick = _TICKS[column.type.unit]
+    if column.null_count:
+        return [None if count is None else _EPOCH + count * tick for count in counts]
+    return list(map(_EPOCH.__add__, map(tick.__mul__, counts)))
 
 
 def _for_python(column: pa.ChunkedArray) -> pa.ChunkedArray:

@@ -19,6 +19,7 @@ from s4gateway.s3store.telemetry import Method
 
 T = TypeVar("T")
 _INLINE: Final = 1000  # rows up to which making records is not worth a thread
+_BATCH: Final = 10_000  # records made at a time: these are all that there are at any time
 
 
 class Feed(Generic[T]):
@@ -129,6 +130,8 @@ class RecordStream(Generic[T]):
 
     def __init__(self, feed: Feed[T]) -> None:
         self._feed = feed
+        self._partition: HivePartition[T] | None = None
+        self._taken = 0  # rows of it
         self._rows: list[T] = []
         self._position = 0
         self.rows_yielded = 0
@@ -154,13 +157,16 @@ class RecordStream(Generic[T]):
         return row
 
     async def next_rows(self) -> list[T] | None:
-        """Return the records of the next partition, None after the last; `count` those used."""
-        partition = await self._feed.next()
-        if partition is None:
-            return None
-        if len(partition) <= _INLINE:
-            return partition.rows
-        return await asyncio.to_thread(lambda: partition.rows)
+        """Return the next records, never none, or None after the last; `count` those used."""
+        while self._partition is None or self._taken >= len(self._partition):
+            self._partition, self._taken = None, 0  # not held while the next is waited for
+            self._partition = await self._feed.next()
+            if self._partition is None:
+                return None
+        start, self._taken = self._taken, self._taken + (_BATCH if self._taken else _INLINE)
+        if not start:
+            return self._partition.rows_between(start, self._taken)
+        return await asyncio.to_thread(self._partition.rows_between, start, self._taken)
 
     def count(self, rows: int) -> None:
         """Note that records were handed over."""

@@ -8,7 +8,7 @@ import botocore.exceptions as boto_errors
 import pytest
 
 from s4gateway.s3store import Boto3Transport, ConfigError, errors, new_client
-from s4gateway.s3store.boto3_transport import translated
+from s4gateway.s3store.boto3_transport import moment_of, translated
 
 ODD = "boto/a=é 日本/b=100%;+&?#'()*~.x"
 
@@ -28,6 +28,41 @@ async def test_an_object_comes_back_as_it_went(adapter: Boto3Transport):
     head = await adapter.head(ODD)
     assert head is not None
     assert (head.size, head.etag, head.metadata) == (4, stored.etag, {"rowcount": "3"})
+
+
+async def test_only_a_large_body_waits_for_leave_to_be_sent(adapter: Boto3Transport, moto: Any):
+    waits = []
+
+    def seen(request: Any, **_: Any) -> None:
+        waits.append(request.headers.get("Expect"))
+
+    moto.client.meta.events.register("before-sign.s3.PutObject", seen, unique_id="seen")
+    try:
+        for size in (0, 1000, 1024 * 1024):
+            await adapter.put("boto/expect", bytes(size))
+    finally:
+        moto.client.meta.events.unregister("before-sign.s3.PutObject", unique_id="seen")
+    assert waits == [None, None, "100-continue"]
+
+
+def test_a_client_for_datasets_reads_the_dates_of_answers(moto: Any):
+    """ISO 8601 in bodies and RFC 9110 in headers; boto3's own client says the same."""
+    moto.client.put_object(Bucket=moto.bucket, Key="boto/date", Body=b"")
+    ours = new_client(
+        moto.client.meta.endpoint_url,
+        aws_access_key_id="a",
+        aws_secret_access_key="b",
+        region_name="us-east-1",
+    )
+    try:
+        head = ours.head_object(Bucket=moto.bucket, Key="boto/date")
+        (listed,) = ours.list_objects_v2(Bucket=moto.bucket, Prefix="boto/date")["Contents"]
+    finally:
+        ours.close()
+    theirs = moto.client.head_object(Bucket=moto.bucket, Key="boto/date")
+    assert head["LastModified"] == theirs["LastModified"]
+    assert listed["LastModified"].replace(microsecond=0) == theirs["LastModified"]
+    assert moment_of("1772366400") == moment_of("2026-03-01T12:00:00Z")
 
 
 async def test_ranges_are_of_the_object(adapter: Boto3Transport):

@@ -10,11 +10,11 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from s4gateway.s3store import AsyncStore, MissingDataError, Store, errors
+from s4gateway.s3store import AsyncStore, MissingDataError, Store, errors, read_ahead
 from s4gateway.s3store.pipeline import Pipeline
 from tests.s3store import transports, world
 from tests.s3store.transports import fails, waits_for
-from tests.s3store.world import World, order
+from tests.s3store.world import KEY, World, order
 
 
 @pytest.fixture
@@ -321,6 +321,99 @@ async def test_48_the_first_partition_is_fetched_alone(dataset: World):
             go.set()
             assert (await first).key.endswith("c0000")
             assert len([partition async for partition in stream]) == 9
+
+
+# --- what is held
+
+REPEATING = pa.schema([("word", pa.string()), ("number", pa.int64())])
+LIMIT = 3_000_000
+
+
+async def repeating(dataset: World, partitions: int) -> int:
+    """Partitions of a few hundred bytes, a dictionary of one word; what one holds when decoded."""
+    table = pa.table({"word": ["a word of twenty bytes"] * 30_000, "number": [7] * 30_000})
+    key = "period=2026-03/customer=c{:04}".format
+    store = await AsyncStore.open(dataset.config(), REPEATING, partition_by=lambda row: "")
+    async with store:
+        for number in range(partitions):
+            await store.write_with_key(key(number), table)
+    return int(table.nbytes)
+
+
+@pytest.mark.parametrize("lane", ["rows", "tables"])
+async def test_the_bytes_read_ahead_are_those_of_decoded_tables(dataset: World, lane: str):
+    """Whatever the footers say: a column of one word is a few bytes there."""
+    each = await repeating(dataset, 12)
+    assert each < LIMIT < 4 * each
+    ahead = {"read_ahead_partitions": 100, "read_ahead_bytes": LIMIT}
+    store = await AsyncStore.open(dataset.config(), REPEATING, partition_by=lambda row: "")
+    async with store, store.read_iter("*", **ahead) as stream:
+        rows = await anext(stream) if lane == "rows" else await stream.next_table()
+        assert rows is not None
+        most = 0
+        while most < 12 - 1:
+            pipeline: Pipeline[Any] = stream._feed.pipeline
+            async with asyncio.timeout(30):
+                while not (pipeline._standing().paused or pipeline._done):  # noqa: ASYNC110
+                    await asyncio.sleep(0.001)
+            held = [taken.decoded.table.nbytes for taken in pipeline._ready if taken.decoded]
+            assert sum(held) <= LIMIT
+            assert pipeline._budget.held <= LIMIT
+            most += len(held)
+            for _ in held:
+                assert await stream.next_table() is not None
+        assert await stream.next_table() is None
+
+
+async def test_bodies_are_bounded_in_bytes_where_tables_are(
+    dataset: World, monkeypatch: pytest.MonkeyPatch
+):
+    """The partition that is next is fetched all the same."""
+    await written(dataset, 10, files=2)
+    sizes = [listed.size for listed in await listed_files(dataset)]
+    monkeypatch.setattr(read_ahead, "_BODIES", 4 * max(sizes) + max(sizes) // 2)
+    go, reached = asyncio.Event(), asyncio.Event()
+    async with dataset.open() as orders:
+        dataset.store.script("get", "c0001", waits_for(go, reached))
+        async with orders.read_partition_iter("*", read_ahead_bytes=1) as stream:
+            assert (await anext(stream)).key.endswith("c0000")
+            await reached.wait()
+            for _ in range(200):
+                await asyncio.sleep(0)
+            assert dataset.store.counts()["get"] == 2 + 4  # the first, and what fits
+            monkeypatch.setattr(read_ahead, "_BODIES", 1)
+            go.set()
+            assert len([partition async for partition in stream]) == 9
+
+
+async def listed_files(dataset: World) -> list[Any]:
+    page = await dataset.inner.list_page(f"{dataset.prefix}/data/")
+    return [listed for listed in page.objects if listed.key.endswith(".parquet")]
+
+
+async def test_a_body_larger_than_all_bodies_may_be_is_fetched_when_it_is_next(
+    dataset: World, monkeypatch: pytest.MonkeyPatch
+):
+    rows = await written(dataset, 6, files=3)
+    monkeypatch.setattr(read_ahead, "_BODIES", 1)
+    async with dataset.open(config={"max_inflight_requests": 4}) as orders:
+        dataset.store.script("get", "", late(random.Random(7)), times=999)
+        async with asyncio.timeout(60):
+            assert await orders.items("read_iter", "*", read_ahead_bytes=1) == rows
+
+
+async def test_a_stream_makes_the_records_of_a_large_partition_piece_by_piece(dataset: World):
+    store = await AsyncStore.open(dataset.config(), REPEATING, partition_by=lambda row: "")
+    table = pa.table({"word": [str(n) for n in range(25_000)], "number": range(25_000)})
+    async with store:
+        await store.write_with_key(KEY, table)
+        async with store.read_iter("*") as stream:
+            pieces = []
+            while (rows := await stream.next_rows()) is not None:
+                pieces.append(len(rows))
+                assert rows[0]["number"] == sum(pieces[:-1])
+        assert sum(pieces) == 25_000
+        assert max(pieces) <= 10_000
 
 
 # --- 49

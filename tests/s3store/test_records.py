@@ -565,3 +565,25 @@ def test_43_an_entity_of_several_columns_and_a_version_in_time():
     assert dedup.apply(spec.to_table(rows), history=False).to_pylist() == [
         rows[3], rows[2], rows[1],
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize("unit", ["s", "ms", "us", "ns"])
+def test_moments_become_what_arrow_makes_of_them(unit: str):
+    per_second = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}[unit]
+    seconds = [0, 1, -1, 2**33, -(2**33)]
+    if unit != "ns":  # reaches neither
+        seconds += [-62_135_596_800, 253_402_300_799]  # the first of year 1, the last of 9999
+    counts = [second * per_second for second in seconds] + [per_second // 7, -per_second // 7, None]
+    stored = pa.array(counts, pa.timestamp(unit, "UTC"))
+    spec: RecordSpec[Any] = RecordSpec(pa.schema([("at", stored.type)]))
+    found = [row["at"] for row in spec.to_rows(pa.table({"at": stored}))]
+    whole = stored.cast(pa.timestamp("us", "+00:00"), safe=False)
+    assert found == whole.to_pylist()
+    assert {moment.utcoffset() for moment in found if moment} == {timedelta(0)}
+
+
+def test_a_moment_python_does_not_have_is_told():
+    stored = pa.array([2**62], pa.timestamp("us", "UTC"))
+    spec: RecordSpec[Any] = RecordSpec(pa.schema([("at", stored.type)]))
+    with pytest.raises(DecodeError, match="no dict can be made"):
+        spec.to_rows(pa.table({"at": stored}))
