@@ -3,8 +3,8 @@
 Rule: memory that grows with a client's body is reserved here before it is filled and released when
 it is gone. What a request cannot do without is a *share*, refused at admission (S3's 503 SlowDown,
 which every SDK retries). A request that is under way and meets a larger frame *grows*, and waits
-its turn for it. What would merely make a request faster is *extra*, granted only while less than
-half of the budget is in use, so that speed never starves another request.
+its turn for it. What would merely make a request faster is *extra*, granted only while less than a
+quarter of the budget is in use, so that speed never starves another request.
 """
 
 import asyncio
