@@ -7,13 +7,12 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from s4gateway.gateway.metric_families import CounterFamily
+from s4gateway.gateway.metric_families import RELOAD_RESULTS, CounterFamily
 from s4gateway.objects.encoding import Tried
 
 DICT_OUTCOMES: Final = ("win", "loss")
 DICT_KINDS: Final = ("original", "dict", "plain")
 DICT_FETCH_RESULTS: Final = ("ok", "err")
-DICT_RELOAD_RESULTS: Final = ("ok", "err")
 
 
 class DictionaryMetrics:
@@ -51,7 +50,7 @@ class DictionaryMetrics:
             registry,
             "s4_dict_reload_total",
             "Reloads of the dictionary map.",
-            {"result": DICT_RELOAD_RESULTS},
+            {"result": RELOAD_RESULTS},
         )
         _WinRates(registry, win_rates)
         self._shown_fetches()

@@ -15,7 +15,13 @@ from prometheus_client import CollectorRegistry, Counter, Gauge
 import s4gateway
 from s4gateway.gateway import protocol
 from s4gateway.gateway.dictionary_metrics import DictionaryMetrics
-from s4gateway.gateway.metric_families import OTHER, CounterFamily, HistogramFamily, Labels
+from s4gateway.gateway.metric_families import (
+    OTHER,
+    RELOAD_RESULTS,
+    CounterFamily,
+    HistogramFamily,
+    Labels,
+)
 from s4gateway.s3.operations import Operation
 from s4gateway.wire.codec_id import CodecId
 
@@ -39,7 +45,6 @@ VERBS: Final = (
 )  # fmt: skip
 BACKEND_RESULTS: Final = ("ok", "answer", "unavailable", "protocol")
 SLOWDOWN_REASONS: Final = ("memory", "connections", "backend")
-RELOAD_RESULTS: Final = ("ok", "err")
 _CLASSES: Final = {int(name[0]): name for name in CODE_CLASSES}
 
 

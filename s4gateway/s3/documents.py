@@ -371,16 +371,16 @@ def _write_contents(contents: Sequence[ListedObject], encoded: bool) -> list[str
         quoted = [xml.leaf("ETag", None if tag is None else f'"{tag}"') for tag in tags]
     else:
         quoted = [f"<ETag>&quot;{tag}&quot;</ETag>" for tag in tags]
-    dated = _repeating(partial(xml.leaf, "LastModified"), dates)
+    moments = _repeating(partial(xml.leaf, "LastModified"), dates)
     checksums = _repeating(_checksums, list(zip(algorithms, kinds, strict=True)))
-    stored = _repeating(partial(xml.leaf, "StorageClass"), classes)
+    storage = _repeating(partial(xml.leaf, "StorageClass"), classes)
     different = {id(each): each for each in others}
-    written = {name: "".join(map(xml.write, each)) for name, each in different.items()}
-    rest = map(written.__getitem__, map(id, others))
+    owned = {number: "".join(map(xml.write, each)) for number, each in different.items()}
+    rest = map(owned.__getitem__, map(id, others))
     return [
-        f"<Contents><Key>{name}</Key>{moment}{tag}{checksum}<Size>{size}</Size>{other}{kind}</Contents>"
-        for name, moment, tag, checksum, size, other, kind in zip(
-            names, dated, quoted, checksums, sizes, rest, stored, strict=True
+        f"<Contents><Key>{name}</Key>{moment}{tag}{checksum}<Size>{size}</Size>{other}{kept}</Contents>"
+        for name, moment, tag, checksum, size, other, kept in zip(
+            names, moments, quoted, checksums, sizes, rest, storage, strict=True
         )
     ]
 

@@ -70,11 +70,6 @@ class LiveLedger:
             before = self._pending.get(bucket)
             self._pending[bucket] = delta if before is None else before + delta
 
-    def counters(self, bucket: str) -> Counters:
-        """A bucket's counters with everything this process knows."""
-        with self._lock:
-            return self._now(bucket)
-
     def snapshot(self) -> dict[str, Counters]:
         """The counters of all buckets, with everything this process knows."""
         with self._lock:

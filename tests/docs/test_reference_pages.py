@@ -61,7 +61,7 @@ def test_every_metric_has_its_line_with_type_and_labels_and_no_other_has_one():
         ("codec", "", metrics.CODECS),
         ("code", "", metrics.CODE_CLASSES),
         ("result", "s4_requests_total", metrics.RESULTS),
-        ("result", "reloads", metrics.RELOAD_RESULTS),
+        ("result", "reloads", metric_families.RELOAD_RESULTS),
         ("result", "s4_sidecar_writes_total", metrics.SIDECAR_RESULTS),
         ("result", "s4_listing_cache_total", metrics.CACHE_RESULTS),
         ("result", "s4_backend_requests_total", metrics.BACKEND_RESULTS),

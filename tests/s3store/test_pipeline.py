@@ -357,6 +357,7 @@ async def test_the_bytes_read_ahead_are_those_of_decoded_tables(dataset: World, 
                 while not (pipeline._standing().paused or pipeline._done):  # noqa: ASYNC110
                     await asyncio.sleep(0.001)
             held = [taken.decoded.table.nbytes for taken in pipeline._ready if taken.decoded]
+            assert held
             assert sum(held) <= LIMIT
             assert pipeline._budget.held <= LIMIT
             most += len(held)

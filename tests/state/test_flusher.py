@@ -99,6 +99,21 @@ async def test_nobody_waits_longer_than_the_limit_and_nobody_after_him_waits_at_
             await asyncio.sleep(0.001)
 
 
+async def test_who_waits_behind_a_run_that_hangs_is_let_go_and_the_next_to_ask_gets_a_run(
+    work: Work,
+):
+    work.go.clear()
+    async with running(work, limit=0.5) as flusher:
+        first = asyncio.ensure_future(flusher.flush())
+        await _begun(work, 1)
+        behind = asyncio.ensure_future(flusher.flush())
+        ended = await asyncio.gather(first, behind, return_exceptions=True)
+        assert [type(each) for each in ended] == [TimeoutError, TimeoutError]
+        work.go.set()
+        while not await _succeeds(flusher):  # noqa: ASYNC110 - as above
+            await asyncio.sleep(0.001)
+
+
 async def _succeeds(flusher: Flusher) -> bool:
     try:
         return await flusher.flush()
