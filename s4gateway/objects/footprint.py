@@ -149,8 +149,13 @@ async def look(
 async def sidecar_head(backend: Backend, name: ObjectName, query: str = "") -> Head | None:
     """HEAD the sidecar of an object; None when there is none. Raises BackendError."""
     bucket, key = name
+    return await head_of(backend, (bucket, keys.sidecar_key(key)), query)
+
+
+async def head_of(backend: Backend, name: ObjectName, query: str = "") -> Head | None:
+    """HEAD what is stored under a name; None when nothing is. Raises BackendError."""
     try:
-        return await backend.head(bucket, keys.sidecar_key(key), query=query)
+        return await backend.head(*name, query=query)
     except BackendAnswer as error:
         if error.status in _NOTHING:
             return None

@@ -23,6 +23,7 @@ from s4gateway.objects.footprint import (
     MARK,
     NULL_VERSIONS,
     Found,
+    head_of,
     is_accounted,
     look,
     sidecar_head,
@@ -81,8 +82,11 @@ class SidecarSlot:
         `counted`: it stands beside an object that is counted. `expected`: one may be there.
         """
         marks = (MARK,) if counted else ()
+        md5 = ""
 
         async def via(send: Send, body: Body) -> None:
+            nonlocal md5
+            md5 = _md5(body)
             guarded = self._guarded(partial(_marked, send, marks), body)
             head: Head | None
             try:
@@ -95,7 +99,24 @@ class SidecarSlot:
             if head.version_id in NULL_VERSIONS:  # else nothing was replaced
                 self.change -= self._counted(guarded.old)
 
-        return await self.books.sidecars.write(self.name, index, tag, size, via)
+        length = await self.books.sidecars.write(self.name, index, tag, size, via)
+        if length is not None and self.versioning is not Versioning.ENABLED:
+            self.owned = False  # what stands there now tells by its mark whether it counts
+            await self._stay_beside(tag, md5)
+        return length
+
+    async def _stay_beside(self, tag: str, md5: str) -> None:
+        """Remove the sidecar just written if its object had gone before it came.
+
+        Whoever replaced or deleted the object (another gateway: in this one the writes of a key
+        take turns) looked for a sidecar then and found none; whoever does so later finds this one.
+        """
+        try:
+            head = await head_of(self.books.backend, self.name, self._current)
+        except BackendError:
+            return  # `sweep-orphan-sidecars` finds what may be left
+        if head is None or head.etag != tag:
+            await self.remove(only=md5)
 
     async def _sent(self, guarded: "Guarded[Head, Head]", *, expected: bool) -> Head:
         if self.versioning is Versioning.ENABLED:
@@ -104,7 +125,7 @@ class SidecarSlot:
         return await guarded.run() if head is None else head
 
     def _guarded(self, send: Send, body: Body) -> "Guarded[Head, Head]":
-        md5 = base64.b64decode(body.md5 or "").hex()
+        md5 = _md5(body)
         return Guarded(
             send=send,
             look=self._look,
@@ -112,12 +133,15 @@ class SidecarSlot:
             decides=self.books.decides(ConditionalVerb.PUT, self.versioning),
         )
 
-    async def remove(self) -> bool:
-        """Delete it, where nothing needs it any more; whether it was there. Raises nothing."""
+    async def remove(self, only: str = "") -> bool:
+        """Delete it, where nothing needs it any more; whether it was there. Raises nothing.
+
+        `only`: the ETag of the one that is meant.
+        """
         bucket, key = self.name
         try:
             seen = await self._look()
-            if seen is None:
+            if seen is None or (only and seen.etag != only):
                 return False
             pin: HeaderList = ()
             if self.books.decides(ConditionalVerb.DELETE, self.versioning) and seen.etag:
@@ -170,13 +194,21 @@ class SidecarSlot:
 
     async def _look(self) -> Head | None:
         """What a write replaces and a deletion takes away."""
-        named = NULL_VERSION if self.versioning is Versioning.SUSPENDED else ""
-        return await sidecar_head(self.books.backend, self.name, named)
+        return await sidecar_head(self.books.backend, self.name, self._current)
+
+    @property
+    def _current(self) -> str:
+        """The query that names the version the next write replaces."""
+        return NULL_VERSION if self.versioning is Versioning.SUSPENDED else ""
 
     def _counted(self, head: Head | None) -> int:
         if head is None or not (self.owned or is_accounted(head.metadata)):
             return 0
         return head.size
+
+
+def _md5(body: Body) -> str:
+    return base64.b64decode(body.md5 or "").hex()
 
 
 async def _marked(send: Send, marks: HeaderList, headers: HeaderList) -> Head:

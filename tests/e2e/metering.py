@@ -1,6 +1,8 @@
 """What a running gateway says of itself under /metrics."""
 
 import time
+from collections.abc import Callable
+from typing import Any
 
 import httpx
 
@@ -28,3 +30,12 @@ def settled(gateway: live.Endpoint, seconds: float = 120.0) -> dict[str, float]:
             return found
         assert time.monotonic() < deadline, held
         time.sleep(0.05)
+
+
+def until(check: Callable[[], Any], seconds: float = 120.0) -> Any:
+    """What `check` says once that is true of something that goes on meanwhile."""
+    deadline = time.monotonic() + seconds
+    while not (found := check()):
+        assert time.monotonic() < deadline, "it never happened"
+        time.sleep(0.02)
+    return found

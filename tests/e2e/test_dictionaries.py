@@ -5,7 +5,6 @@ import hashlib
 import os
 import signal
 import subprocess
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -74,14 +73,6 @@ def read(client: Any, bucket: str, key: str, **more: Any) -> bytes:
     with client.get_object(Bucket=bucket, Key=key, **more)["Body"] as body:
         data: bytes = body.read()
     return data
-
-
-def until(check: Callable[[], Any]) -> Any:
-    deadline = time.monotonic() + 120
-    while not (found := check()):
-        assert time.monotonic() < deadline, "it never happened"
-        time.sleep(0.02)
-    return found
 
 
 # --- what is stored
@@ -352,7 +343,7 @@ def hang_up(gateway: live.Gateway, result: str) -> None:
     """SIGHUP, and wait until it ended so."""
     before = reloads(gateway, result)
     os.kill(gateway.pid, signal.SIGHUP)
-    until(lambda: reloads(gateway, result) == before + 1)
+    metering.until(lambda: reloads(gateway, result) == before + 1)
 
 
 def test_a_prefix_is_added_while_200_requests_are_under_way(
@@ -375,7 +366,7 @@ def test_a_prefix_is_added_while_200_requests_are_under_way(
             connection = stack.enter_context(raw.Connection(gateway))
             connection.send(request.head + body[:10])
             under_way.append(connection)
-        until(lambda: metering.scrape(gateway)["s4_in_flight_requests"] == 200)
+        metering.until(lambda: metering.scrape(gateway)["s4_in_flight_requests"] == 200)
         write_map(path, {f"{bucket}/old/": ID, f"{bucket}/new/": new_id})
         hang_up(gateway, "ok")
         assert raw.ask(gateway, "PUT", raw.path(bucket, "new/x"), None, body).status == 200
@@ -427,7 +418,7 @@ def test_flags_alone_are_not_changed_by_sighup(
     with start_gateway("--zstd-dict", f"{bucket}/={ID}") as gateway:
         direct.delete_object(Bucket=bucket, Key=f".s4dict/{ID}")
         os.kill(gateway.pid, signal.SIGHUP)
-        until(lambda: metering.scrape(gateway).get('s4_reload_total{result="ok"}'))
+        metering.until(lambda: metering.scrape(gateway).get('s4_reload_total{result="ok"}'))
         assert reloads(gateway, "ok") == 0
         target = raw.path(bucket, "k")
         assert raw.ask(gateway, "PUT", target, None, vintages.event(1)).status == 200

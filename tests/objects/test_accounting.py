@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import random
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -132,7 +132,7 @@ async def test_what_was_read_or_listed_is_overwritten_without_another_look(
     await one.close()
 
 
-async def test_what_is_not_known_costs_one_look_and_a_body_of_several_frames_one_for_its_sidecar(
+async def test_what_is_not_known_costs_one_look_and_a_body_of_several_frames_two_for_its_sidecar(
     store: MemoryBackend, ledger: MemoryLedger
 ):
     await Instance(store, ledger=ledger).put("k", LARGE)
@@ -146,6 +146,7 @@ async def test_what_is_not_known_costs_one_look_and_a_body_of_several_frames_one
         ("put", "k"),
         ("head", "k.s4index"),
         ("put", "k.s4index"),
+        ("head", "k"),
     ]
     await one.put("k", b"small")
     assert requests(counting) == [("put", "k"), ("head", "k.s4index"), ("delete", "k.s4index")]
@@ -658,6 +659,46 @@ async def test_writers_of_one_key_in_two_processes_never_do_where_the_store_deci
 ):
     instances = [Instance(Hesitant(store), ledger=ledger) for _ in range(2)]
     await churn(store, ledger, instances)
+
+
+@dataclass(eq=False)
+class Overtaken(CountingBackend):
+    """Before the first sidecar is stored, another gateway has a word."""
+
+    meanwhile: Callable[[], Coroutine[Any, Any, object]] | None = None
+
+    async def put(
+        self, bucket: str, key: str, body: base.Body, headers: base.HeaderList = ()
+    ) -> base.Head:
+        if key.endswith(keys.SIDECAR_SUFFIX) and self.meanwhile is not None:
+            meanwhile, self.meanwhile = self.meanwhile, None
+            await meanwhile()
+        return await super().put(bucket, key, body, headers)
+
+
+@pytest.mark.parametrize("act", ["overwritten", "deleted", "overwritten with frames"])
+async def test_a_sidecar_that_comes_after_its_object_has_gone_goes_too(
+    store: MemoryBackend, ledger: MemoryLedger, act: str
+):
+    other = Instance(store, ledger=ledger)
+    backend = Overtaken(store)
+    one = Instance(backend, ledger=ledger)
+    acts: dict[str, Callable[[], Coroutine[Any, Any, object]]] = {
+        "overwritten": lambda: other.put("k", b"small"),
+        "deleted": lambda: other.writer.delete(store, NAME),
+        "overwritten with frames": lambda: other.put("k", LARGER),
+    }
+    backend.meanwhile = acts[act]
+    await one.put("k", LARGE)
+    assert backend.meanwhile is None
+    assert ledger.totals == really_held(store)
+    left = {"overwritten": ["k"], "deleted": [], "overwritten with frames": ["k"]}
+    assert sorted(store.buckets[BUCKET]) == left[act]
+    await other.writer.delete(store, NAME)
+    assert (ledger.totals, ledger.skipped) == (NOTHING, 0)
+    assert really_held(store) == NOTHING
+    await one.close()
+    await other.close()
 
 
 async def churn(store: MemoryBackend, ledger: MemoryLedger, instances: list[Instance]) -> None:
