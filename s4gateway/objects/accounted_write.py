@@ -4,12 +4,13 @@
     look ───── confirmed by the store ─┼─ stored ─ sidecar ─ change
     look ───── sent without condition ─┘
 
-Rule: nothing is counted that the store has not taken, and nothing is taken away that was not added:
-an object without the mark leaves only a tally. What a write adds is what a look would find. On a
-bucket that keeps versions a write replaces nothing, whatever is there.
+Rule: when a write is answered, what is counted is what the store has taken, and nothing is taken
+away that was not added: an object without the mark leaves only a tally. What a write adds is what a
+look would find. On a bucket that keeps versions a write replaces nothing, whatever is there.
 """
 
 import logging
+from collections.abc import Callable
 from typing import Final, TypeVar
 
 from s4gateway.backend.base import BackendError
@@ -51,6 +52,23 @@ class Change:
             return cls(skipped=1)
         return cls(-footprint.original, -footprint.stored, -1)
 
+    @classmethod
+    def addition(cls, new: Footprint) -> "Change":
+        """What comes with an object where none was.
+
+        >>> Change.addition(Footprint(9, 5, accounted=True))
+        Change(original=9, stored=5, objects=1, skipped=0)
+        """
+        return cls(new.original, new.stored, 1) if new.accounted else UNCHANGED
+
+    def __sub__(self, other: "Change") -> "Change":
+        return Change(
+            self.original - other.original,
+            self.stored - other.stored,
+            self.objects - other.objects,
+            self.skipped - other.skipped,
+        )
+
     def __add__(self, other: "Change") -> "Change":
         return Change(
             self.original + other.original,
@@ -67,10 +85,22 @@ class AccountedWrite:
     """The Swap of a ledger; `change` is what it amounts to, as far as it came.
 
     `contradicted`: by the store's answer the bucket's versioning is not what was believed.
+
+    What can only add is told to `expect` when it is sent, so that it is on its way to the disk
+    while the store works; `expected` is what was told. What takes something away never is: a
+    counter that two processes take the same from ends at zero, and forgets.
     """
 
-    def __init__(self, books: Books, name: ObjectName, versioning: Versioning) -> None:
+    def __init__(
+        self,
+        books: Books,
+        name: ObjectName,
+        versioning: Versioning,
+        expect: Callable[[Change], None],
+    ) -> None:
         self._books = books
+        self._expect = expect
+        self.expected = UNCHANGED
         self._name = name
         self._versioning = versioning
         self._old: Found | None = None
@@ -90,14 +120,7 @@ class AccountedWrite:
         if self._counted_before:
             return Change(stored=sidecar)
         change = UNCHANGED if old is None else Change.removal(old)
-        if not new.accounted:
-            return change + Change(stored=sidecar)
-        return Change(
-            change.original + new.original,
-            change.stored + new.stored + sidecar,
-            change.objects + 1,
-            change.skipped,
-        )
+        return change + Change.addition(new) + Change(stored=sidecar)
 
     async def replace(self, write: Write[_Answer]) -> tuple[_Answer, bool | None]:
         """Send it, sure of what it replaces."""
@@ -129,6 +152,7 @@ class AccountedWrite:
         self, guarded: Guarded[Found, _Answer], write: Write[_Answer]
     ) -> tuple[_Answer, bool | None]:
         if self._versioning is Versioning.ENABLED:
+            self._adds_soon(write)
             return await guarded.once(), None
         if write.asked:
             guarded.old = await self._asked_for(guarded, write)
@@ -138,11 +162,18 @@ class AccountedWrite:
         if write.guesses and guarded.decides:
             expected = None if before is None else Found.known(before)
             if before is None or expected is not None:
+                if before is None:
+                    self._adds_soon(write)
                 answer = await guarded.guess(expected)
                 if answer is not None:
                     return answer, True
                 confirmed = False
         return await guarded.run(), confirmed
+
+    def _adds_soon(self, write: Write[_Answer]) -> None:
+        if write.makes is not None and write.makes.accounted:
+            self.expected = Change.addition(write.makes)
+            self._expect(self.expected)
 
     async def _asked_for(
         self, guarded: Guarded[Found, _Answer], write: Write[_Answer]

@@ -44,12 +44,19 @@ class Ledger(Protocol):
         stored: int = 0,
         objects: int = 0,
         skipped: int = 0,
-    ) -> None:
-        """Add signed differences to a bucket's counters; what would fall below 0 stays at 0."""
+    ) -> int:
+        """Add signed differences to a bucket's counters; what would fall below 0 stays at 0.
+
+        Returns the number of the write to disk that will take them.
+        """
         ...
 
-    async def settled(self) -> None:
-        """Return when all that was applied so far is on disk; a disk that fails raises nothing."""
+    def begin(self) -> None:
+        """Have what was applied so far written, without waiting for it."""
+        ...
+
+    async def settled(self, run: int) -> None:
+        """Return when the write of this number is over; a disk that fails raises nothing."""
         ...
 
 
@@ -61,7 +68,8 @@ class Write(Generic[_Answer]):
     answers that get lost. `verb` names what decides conditions on it, None where nothing does;
     `asked` are the client's own, which `send` sends. `before` is what was last known of the key,
     None for nothing; with `guesses` it may be tried on that, unseen. `is_large`: sending it again
-    costs a large body. `repeats`: it may be sent again although its answer was lost.
+    costs a large body. `repeats`: it may be sent again although its answer was lost. `makes` is
+    what the object will count for, where that is known before it is sent.
     """
 
     send: Callable[[HeaderList], Awaitable[_Answer]]
@@ -72,6 +80,7 @@ class Write(Generic[_Answer]):
     guesses: bool = False
     is_large: bool = False
     repeats: bool = True
+    makes: Footprint | None = None
 
 
 @immutable

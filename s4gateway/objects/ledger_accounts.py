@@ -54,35 +54,39 @@ class LedgerAccounts:
 
     async def around(self, name: ObjectName, work: Callable[[Swap], Awaitable[_Result]]) -> _Result:
         """Do the work of one write, alone at its key and to its end."""
-        return await self._settled(self._write(name, work))
+        entry = _Entry(self._ledger, name[0])
+        return await entry.settled(self._write(name, work, entry))
 
-    async def _write(self, name: ObjectName, work: Callable[[Swap], Awaitable[_Result]]) -> _Result:
+    async def _write(
+        self, name: ObjectName, work: Callable[[Swap], Awaitable[_Result]], entry: "_Entry"
+    ) -> _Result:
         bucket = name[0]
         await self._locks.acquire(name)
         try:
             versioning = self._versioning.known(bucket) or await self._versioning.of(bucket)
-            write = AccountedWrite(self._books, name, versioning)
+            write = AccountedWrite(self._books, name, versioning, entry.expect)
             try:
                 return await work(write)
             finally:
                 if write.contradicted:
                     self.forget(bucket)
-                self._apply(bucket, write.change)
+                entry.count(write.change - write.expected)
         finally:
             self._locks.release(name)
 
     async def delete(self, removal: Removal) -> Head:
         """Delete an object or a version, alone at its key and to the end."""
-        return await self._settled(self._delete(removal))
+        entry = _Entry(self._ledger, removal.name[0])
+        return await entry.settled(self._delete(removal, entry))
 
-    async def _delete(self, removal: Removal) -> Head:
+    async def _delete(self, removal: Removal, entry: "_Entry") -> Head:
         bucket = removal.name[0]
         async with self._locks.hold(removal.name):
             deletion = AccountedDeletion(self._books, bucket, await self._versioning.of(bucket))
             try:
                 return await deletion.delete(removal)
             finally:
-                self._apply(bucket, deletion.change)
+                entry.count(deletion.change)
 
     async def delete_many(
         self,
@@ -91,20 +95,22 @@ class LedgerAccounts:
         send: Callable[[], Awaitable[Deleted]],
     ) -> None:
         """Delete many, alone at each of the keys and to the end."""
-        await self._settled(self._delete_many(bucket, targets, send))
+        entry = _Entry(self._ledger, bucket)
+        await entry.settled(self._delete_many(bucket, targets, send, entry))
 
     async def _delete_many(
         self,
         bucket: str,
         targets: Sequence[tuple[str, str]],
         send: Callable[[], Awaitable[Deleted]],
+        entry: "_Entry",
     ) -> None:
         async with self._locks.hold(*((bucket, key) for key, _ in targets)):
             deletion = AccountedDeletion(self._books, bucket, await self._versioning.of(bucket))
             try:
                 await deletion.delete_many(targets, send)
             finally:
-                self._apply(bucket, deletion.change)
+                entry.count(deletion.change)
 
     async def replace_raw(
         self, name: ObjectName, send: Callable[[], Awaitable[ObjectStream]]
@@ -127,20 +133,43 @@ class LedgerAccounts:
 
         return await self.around(name, work)
 
-    def _apply(self, bucket: str, change: Change) -> None:
+
+class _Entry:
+    """What one request changes in a bucket's counters, and when that is on disk."""
+
+    __slots__ = ("_bucket", "_ledger", "_run")
+
+    def __init__(self, ledger: Ledger, bucket: str) -> None:
+        self._ledger = ledger
+        self._bucket = bucket
+        self._run = 0  # the last write to disk that takes something of it
+
+    def expect(self, change: Change) -> None:
+        """Count what is about to happen and let the disk begin; `count` brings the difference."""
+        self.count(change)
+        self._ledger.begin()
+
+    def count(self, change: Change) -> None:
+        """Count what has happened."""
         if change != UNCHANGED:
-            self._ledger.apply(
-                bucket,
+            self._run = self._ledger.apply(
+                self._bucket,
                 original=change.original,
                 stored=change.stored,
                 objects=change.objects,
                 skipped=change.skipped,
             )
 
-    async def _settled(self, work: Coroutine[Any, Any, _Result]) -> _Result:
-        result = await _to_its_end(work)
-        await self._ledger.settled()
-        return result
+    async def settled(self, work: Coroutine[Any, Any, _Result]) -> _Result:
+        """Do the work to its end; nobody hears of it, of its failure neither, before the disk."""
+        try:
+            return await _to_its_end(work)
+        except asyncio.CancelledError:
+            self._run = 0  # nobody is there to hear
+            raise
+        finally:
+            if self._run:
+                await self._ledger.settled(self._run)
 
 
 async def _to_its_end(work: Coroutine[Any, Any, _Result]) -> _Result:

@@ -118,8 +118,7 @@ class ObjectWriter:
             raise
         known = _known(encoded, head, counted=counted)
         versioned = head.version_id is not None
-        footprint = Footprint(known.logical_size, known.stored_size, accounted=counted)
-        swap.stored(head.version_id, footprint)
+        swap.stored(head.version_id, _footprint(encoded, counted=counted))
         written = await self.settle(
             swap, name, known, encoded.index, before, versioned=versioned, as_known=as_known
         )
@@ -184,7 +183,8 @@ class ObjectWriter:
         asked = [each for each in headers if each[0] in _CONDITIONS]
         large = not isinstance(body.chunks, bytes)
         guesses = not asked and honest and not large and self._is_worth_it()
-        write = Write(send, is_made, verb, asked, before, guesses, large)
+        makes = None if large else _footprint(encoded, counted=MARK in headers)
+        write = Write(send, is_made, verb, asked, before, guesses, large, makes=makes)
         try:
             head, confirmed = await swap.replace(write)
         except BackendError:
@@ -229,6 +229,11 @@ class ObjectWriter:
             return await backend.delete(*name, query=query, headers=[*plain, *conditions])
 
         return await self.accounts.delete(Removal(name, query, send, asked, before))
+
+
+def _footprint(encoded: EncodedObject, *, counted: bool) -> Footprint:
+    """What an object counts for that has been encoded to its end."""
+    return Footprint(encoded.manifest.original_size, encoded.stored_size, accounted=counted)
 
 
 def _known(encoded: EncodedObject, head: Head, *, counted: bool) -> KnownObject:

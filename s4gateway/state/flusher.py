@@ -30,27 +30,33 @@ class _Batch:
     One timer does for all of them: the first is who waits longest.
     """
 
-    __slots__ = ("_loop", "_timer", "_waiters", "forced")
+    __slots__ = ("_expired", "_limit", "_loop", "_timer", "_waiters", "forced")
 
     def __init__(self, limit: float, expired: Callable[["_Batch"], None]) -> None:
         self.forced = False
+        self._limit = limit
+        self._expired = expired
         self._waiters: list[asyncio.Future[bool]] = []
         self._loop = asyncio.get_running_loop()
-        self._timer = self._loop.call_later(limit, expired, self)
+        self._timer: asyncio.TimerHandle | None = None
 
     def join(self) -> asyncio.Future[bool]:
         """Wait, too: return what will hold the run's result."""
+        if self._timer is None:
+            self._timer = self._loop.call_later(self._limit, self._expired, self)
         future: asyncio.Future[bool] = self._loop.create_future()
         self._waiters.append(future)
         return future
 
     def release(self, result: bool) -> None:
-        """Let everybody go, from another thread."""
-        with contextlib.suppress(RuntimeError):  # the loop has ended, and all who waited
-            self._loop.call_soon_threadsafe(self._release, result)
+        """Let everybody go, from another thread; nobody joins any more."""
+        if self._waiters:
+            with contextlib.suppress(RuntimeError):  # the loop has ended, and all who waited
+                self._loop.call_soon_threadsafe(self._release, result)
 
     def _release(self, result: bool) -> None:
-        self._timer.cancel()
+        if self._timer is not None:
+            self._timer.cancel()
         for future in self._waiters:
             if not future.done():
                 future.set_result(result)
@@ -79,6 +85,7 @@ class Flusher:
         self._pause = pause
         self._limit = limit
         self._batch: _Batch | None = None  # who waits for the next run
+        self._running: _Batch | None = None  # who waits for the one under way
         self._wanted = threading.Condition()
         self._stopping = False
         self._began: float | None = None  # when the run under way began
@@ -96,13 +103,32 @@ class Flusher:
         with self._wanted:
             if self._stopping:
                 return False
-            batch = self._batch
-            if batch is None:
-                batch = self._batch = _Batch(self._limit, self._expired)
-                self._wanted.notify()
+            batch = self._next()
             batch.forced = batch.forced or forced
             future = batch.join()
         return await future
+
+    def begin(self) -> None:
+        """Have a run begin after this call, for which nobody waits yet."""
+        if self._batch is None:  # else that run begins when it has been taken from there
+            with self._wanted:
+                if not self._stopping:
+                    self._next()
+
+    def _next(self) -> _Batch:
+        if self._batch is None:
+            self._batch = _Batch(self._limit, self._expired)
+            self._wanted.notify()
+        return self._batch
+
+    async def under_way(self) -> None:
+        """Return when no run is that began before this call; TimeoutError when it takes long."""
+        if self._overdue():
+            raise TimeoutError
+        with self._wanted:
+            future = None if self._running is None else self._running.join()
+        if future is not None:
+            await future
 
     def _expired(self, batch: _Batch) -> None:
         with self._wanted:
@@ -129,11 +155,14 @@ class Flusher:
                 if self._batch is None and not self._stopping:
                     self._wanted.wait(self._pause)
                 batch, self._batch = self._batch, None
+                self._running = batch
                 if self._stopping and batch is None:
                     return
             busy = time.thread_time()
             result = self._do(batch is not None and batch.forced)
             if batch is not None:
+                with self._wanted:
+                    self._running = None
                 batch.release(result)
             time.sleep(min(_RESTS * (time.thread_time() - busy), _LONGEST_REST))
 

@@ -1,9 +1,10 @@
 """The savings ledger of a running gateway: every event counted at once, on disk before it is told.
 
 `apply` and `snapshot` go by one lock, so what is shown is what was counted, all of one moment.
-`settled` returns when the file holds every event
-applied before it was called. A disk that fails is said and counted and fails no request: the change
-stays in memory and goes with the next write, which comes by itself after a few seconds.
+`settled` returns when the file holds what was applied before it was called, or what one write took:
+each has a number, so that who had a write begun early waits for that and no later one. A disk that
+fails is said and counted and fails no request: the change stays in memory and goes with the next
+write, which comes by itself after a few seconds.
 """
 
 import logging
@@ -17,6 +18,7 @@ from s4gateway.state.flusher import PAUSE_SECONDS, WAIT_SECONDS, Flusher
 from s4gateway.state.ledger import Counters, Delta
 from s4gateway.state.shared_file import SharedFile
 
+_HANGS: Final = "the disk, or who holds the lock, does not answer"
 _REPEAT_SECONDS: Final = 60.0  # a failure that goes on is said again after so long
 
 _log = logging.getLogger("s4.ledger")
@@ -52,6 +54,8 @@ class LiveLedger:
         self._pending: dict[str, Delta] = {}  # not in the file
         self._writing: dict[str, Delta] = {}  # on its way there
         self._unsynced = False  # in the file, which may not survive a power failure
+        self._run = 1  # number of the write that takes what is applied now
+        self._ended = 0  # number of the last write that is over, whatever came of it
         self._said = ""
         self._said_at = 0.0
         try:
@@ -63,12 +67,20 @@ class LiveLedger:
 
     def apply(
         self, bucket: str, *, original: int = 0, stored: int = 0, objects: int = 0, skipped: int = 0
-    ) -> None:
-        """Count one event by its signed changes: bytes, bytes, objects, objects passed over."""
+    ) -> int:
+        """Count one event by its signed changes: bytes, bytes, objects, objects passed over.
+
+        Returns the number of the write that will take it.
+        """
         delta = Delta(original, stored, objects, skipped)
         with self._lock:
             before = self._pending.get(bucket)
             self._pending[bucket] = delta if before is None else before + delta
+            return self._run
+
+    def begin(self) -> None:
+        """Have what was applied so far written, without waiting for it."""
+        self._flusher.begin()
 
     def snapshot(self) -> dict[str, Counters]:
         """The counters of all buckets, with everything this process knows."""
@@ -76,17 +88,28 @@ class LiveLedger:
             buckets = self._totals.keys() | self._writing.keys() | self._pending.keys()
             return {bucket: self._now(bucket) for bucket in buckets}
 
-    async def settled(self) -> None:
-        """Return when every event applied so far is on disk, or the disk has failed it."""
-        if self._pending or self._writing or self._unsynced:
+    async def settled(self, run: int | None = None) -> None:
+        """Return when every event applied so far is on disk, or the disk has failed it.
+
+        With the number of a write, those that it took.
+        """
+        if run is None:
+            if self._pending or self._writing or self._unsynced:
+                await self.flush()
+        elif run >= self._run:
             await self.flush()
+        elif run > self._ended:
+            try:
+                await self._flusher.under_way()
+            except TimeoutError:
+                self._failed(_HANGS)
 
     async def flush(self, *, forced: bool = False) -> bool:
         """Write what is pending, `forced` also when nothing is; returns whether it is on disk."""
         try:
             return await self._flusher.flush(forced=forced)
         except TimeoutError:
-            self._failed("the disk, or who holds the lock, does not answer")
+            self._failed(_HANGS)
             return False
 
     async def close(self) -> bool:
@@ -100,10 +123,18 @@ class LiveLedger:
     # --- below here: the flusher's thread
 
     def _flush(self, forced: bool) -> bool:
+        run = self._run
+        try:
+            return self._write(forced)
+        finally:
+            self._ended = run
+
+    def _write(self, forced: bool) -> bool:
         with self._lock:
             # In this order: `settled` looks at both without the lock, at `_pending` first.
             self._writing = deltas = self._pending
             self._pending = {}
+            self._run += 1
         if not (deltas or forced or self._unsynced):
             totals = self._file.refresh()
             with self._lock:

@@ -25,18 +25,23 @@ class MemoryLedger:
     skipped: int = 0
     applied: int = 0
     settlements: int = 0
+    begun: int = 0
 
     def apply(
         self, bucket: str, *, original: int = 0, stored: int = 0, objects: int = 0, skipped: int = 0
-    ) -> None:
+    ) -> int:
         assert bucket == BUCKET
         self.original += original
         self.stored += stored
         self.objects += objects
         self.skipped += skipped
         self.applied += 1
+        return self.applied
 
-    async def settled(self) -> None:
+    def begin(self) -> None:
+        self.begun += 1
+
+    async def settled(self, run: int) -> None:
         self.settlements += 1
 
     @property

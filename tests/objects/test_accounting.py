@@ -213,6 +213,84 @@ async def test_without_a_ledger_nothing_is_marked_and_nothing_more_is_asked(stor
     ]
 
 
+@dataclass(eq=False)
+class Overtaken(CountingBackend):
+    """Before the store gets to the next PUT of `key`, something else happens."""
+
+    key: str = "k"
+    meanwhile: Callable[[], Coroutine[Any, Any, object]] | None = None
+
+    async def put(
+        self, bucket: str, key: str, body: base.Body, headers: base.HeaderList = ()
+    ) -> base.Head:
+        if key == self.key and self.meanwhile is not None:
+            meanwhile, self.meanwhile = self.meanwhile, None
+            await meanwhile()
+        return await super().put(bucket, key, body, headers)
+
+
+async def test_what_only_adds_is_on_its_way_to_the_disk_while_the_store_works(
+    store: MemoryBackend, ledger: MemoryLedger
+):
+    backend = Overtaken(store)
+    one = Instance(backend, ledger=ledger)
+    await one.put("other", b"finds out what the store decides")
+    seen: list[tuple[tuple[int, int, int], int]] = []
+
+    async def look() -> None:
+        seen.append((ledger.totals, ledger.begun))
+
+    applied, begun = ledger.applied, ledger.begun
+    backend.meanwhile = look
+    await one.put("k", b"new")
+    assert seen == [(really_held(store), begun + 1)]
+    backend.meanwhile = look
+    before = ledger.totals
+    await one.put("k", b"a replacement takes something away, which must have happened")
+    assert seen[1:] == [(before, begun + 1)]
+    assert ledger.applied == applied + 2
+    assert ledger.totals == really_held(store)
+    await one.close()
+
+
+@pytest.mark.parametrize("fails", ["refused", "silent", "another was first"])
+async def test_what_was_expected_and_did_not_come_is_taken_back_before_anybody_hears_of_it(
+    store: MemoryBackend, ledger: MemoryLedger, fails: str
+):
+    backend = Overtaken(store)
+    one = Instance(backend, ledger=ledger)
+    await one.put("other", b"finds out what the store decides")
+    runs: list[tuple[int, bool]] = []
+
+    async def refuse() -> None:
+        raise BackendAnswer(503, "SlowDown")
+
+    async def drop() -> None:
+        backend.meanwhile = drop
+        raise BackendUnavailable("reset")
+
+    async def overtake() -> None:
+        await Instance(store, ledger=ledger).put("k", b"not known to the other")
+
+    async def settled(run: int) -> None:
+        runs.append((run, ledger.totals == really_held(store)))
+
+    ledger.settled = settled  # type: ignore[method-assign]
+    begun = ledger.begun
+    backend.meanwhile = {"refused": refuse, "silent": drop, "another was first": overtake}[fails]
+    if fails == "silent":
+        with pytest.raises(BackendUnavailable):
+            await one.put("k", b"new")
+    else:
+        await one.put("k", b"new")
+    assert ledger.begun > begun
+    assert runs[-1:] == [(ledger.applied, True)]
+    assert ledger.totals == really_held(store)
+    assert ledger.skipped == 0
+    backend.meanwhile = None
+    await one.close()
+
+
 # --- what is counted
 
 
@@ -661,27 +739,12 @@ async def test_writers_of_one_key_in_two_processes_never_do_where_the_store_deci
     await churn(store, ledger, instances)
 
 
-@dataclass(eq=False)
-class Overtaken(CountingBackend):
-    """Before the first sidecar is stored, another gateway has a word."""
-
-    meanwhile: Callable[[], Coroutine[Any, Any, object]] | None = None
-
-    async def put(
-        self, bucket: str, key: str, body: base.Body, headers: base.HeaderList = ()
-    ) -> base.Head:
-        if key.endswith(keys.SIDECAR_SUFFIX) and self.meanwhile is not None:
-            meanwhile, self.meanwhile = self.meanwhile, None
-            await meanwhile()
-        return await super().put(bucket, key, body, headers)
-
-
 @pytest.mark.parametrize("act", ["overwritten", "deleted", "overwritten with frames"])
 async def test_a_sidecar_that_comes_after_its_object_has_gone_goes_too(
     store: MemoryBackend, ledger: MemoryLedger, act: str
 ):
     other = Instance(store, ledger=ledger)
-    backend = Overtaken(store)
+    backend = Overtaken(store, key="k" + keys.SIDECAR_SUFFIX)
     one = Instance(backend, ledger=ledger)
     acts: dict[str, Callable[[], Coroutine[Any, Any, object]]] = {
         "overwritten": lambda: other.put("k", b"small"),

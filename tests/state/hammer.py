@@ -33,8 +33,11 @@ async def hammer(path: Path, events: int, seed: int) -> None:
         for _ in left:
             bucket = draw.choice("abc")
             original, stored = draw.randrange(10**6), draw.randrange(10**5)
-            live.apply(bucket, original=original, stored=stored, objects=1)
-            await live.settled()
+            run = live.apply(bucket, original=original, stored=stored, objects=1)
+            if draw.random() < 0.5:  # as a gateway does while the store works
+                live.begin()
+                await asyncio.sleep(draw.random() / 100)
+            await live.settled(run)
             sys.stdout.write(f"{bucket} {original} {stored}\n")
             sys.stdout.flush()
 

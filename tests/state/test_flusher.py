@@ -61,6 +61,35 @@ async def test_many_who_ask_share_one_run(work: Work):
     assert len(work.runs) == 2  # the first one's, and one for all who came meanwhile
 
 
+async def test_a_run_can_begin_without_anybody_who_waits_and_be_waited_for_later(work: Work):
+    async with running(work) as flusher:
+        await flusher.under_way()  # nothing is
+        work.go.clear()
+        flusher.begin()
+        await _begun(work, 1)
+        late = [asyncio.ensure_future(flusher.under_way()) for _ in range(3)]
+        await asyncio.sleep(0)
+        assert not any(each.done() for each in late)
+        for _ in range(3):
+            flusher.begin()
+        work.go.set()
+        await asyncio.gather(*late)
+        await _begun(work, 2)
+        await flusher.under_way()
+    assert work.runs == [False, False]
+
+
+async def test_nobody_waits_longer_than_the_limit_for_a_run_that_was_begun_before(work: Work):
+    work.go.clear()
+    async with running(work, limit=0.5) as flusher:
+        flusher.begin()
+        await _begun(work, 1)
+        for _ in range(2):
+            with pytest.raises(TimeoutError):
+                await flusher.under_way()
+        work.go.set()
+
+
 async def test_who_forces_a_run_forces_it_for_all(work: Work):
     async with running(work) as flusher:
         await flusher.flush()

@@ -114,6 +114,47 @@ async def test_a_hundred_events_at_once_take_a_few_writes(
     assert calls.calls.count("replace") <= 5
 
 
+async def test_what_was_begun_early_is_waited_for_no_longer_than_its_own_write(
+    path: Path, opened: Open, monkeypatch: pytest.MonkeyPatch
+):
+    calls = disk.install(monkeypatch)
+    live, _ = opened()
+    run = live.apply("b", objects=1)
+    live.begin()
+    await _until(lambda: calls.calls.count("replace") == 1)
+    later = live.apply("b", objects=1)  # waits for somebody to ask
+    await live.settled(run)
+    await live.settled(run)
+    assert ledger.load(path) == {"b": Counters(objects=1)}
+    await live.settled(later)
+    assert ledger.load(path) == {"b": Counters(objects=2)}
+    assert calls.calls.count("replace") == 2
+
+
+async def test_nobody_waits_for_a_begun_write_that_fails_or_hangs(
+    path: Path, opened: Open, monkeypatch: pytest.MonkeyPatch
+):
+    live, shown = opened(limit=0.5)
+    calls = disk.install(monkeypatch)
+    calls.decide = disk.full
+    run = live.apply("b", objects=1)
+    live.begin()
+    await live.settled(run)
+    await _until(lambda: shown.failures == 1)
+    calls.decide = disk.well
+    with lock_path(path).open("rb") as holder:
+        fcntl.flock(holder, fcntl.LOCK_EX)
+        run = live.apply("b", objects=1)
+        live.begin()
+        await _until(lambda: live._flusher._began is not None)
+        await live.settled(run)
+        assert shown.failures == 2
+        fcntl.flock(holder, fcntl.LOCK_UN)
+    await _until(lambda: not live._flusher._overdue())
+    await live.settled()
+    assert ledger.load(path) == {"b": Counters(objects=2)}
+
+
 async def test_what_the_file_says_is_shown_from_the_start(path: Path, opened: Open):
     totals = {"a": Counters(5, 4, 3, 2), "b": Counters(50, 40, 30)}
     path.write_bytes(ledger.render(totals))
