@@ -18,7 +18,7 @@ from typing import Final
 WAIT_SECONDS: Final = 10.0  # what a disk may take before those who wait are let go
 PAUSE_SECONDS: Final = 5.0  # between writes nobody asked for
 _STOP_SECONDS: Final = 5.0
-_RESTS: Final = 3  # CPU times of a write to rest after it: at most a quarter of a core
+_RESTS: Final = 7  # CPU times of a write to rest after it: at most an eighth of a core
 _LONGEST_REST: Final = 0.05
 
 _log = logging.getLogger("s4.ledger")
