@@ -1,10 +1,10 @@
 """Group commit: one thread does the writing, and everything that waits goes into its next write.
 
 Rules: a write that began before somebody asked says nothing to him, so he waits for the next one;
-however many ask meanwhile, they share it. Between two writes the thread rests for a multiple of the
-CPU time the last one took, so writing never takes more than a fixed share of a core, and the more
-it costs, the more events go into one. The event loop never touches the disk. Nobody waits without a
-limit, and a write that fails lets everybody go who waited for it.
+however many ask meanwhile, they share it. After a write the thread rests, for the CPU time it took
+as many times as it was asked for: who asks alone hardly waits, and the more ask, the more of them
+go into one write, and the less of a core that takes. The event loop never touches the disk. Nobody
+waits without a limit, and a write that fails lets everybody go who waited for it.
 """
 
 import asyncio
@@ -18,21 +18,21 @@ from typing import Final
 WAIT_SECONDS: Final = 10.0  # what a disk may take before those who wait are let go
 PAUSE_SECONDS: Final = 5.0  # between writes nobody asked for
 _STOP_SECONDS: Final = 5.0
-_RESTS: Final = 7  # CPU times of a write to rest after it: at most an eighth of a core
-_LONGEST_REST: Final = 0.05
+_LONGEST_REST: Final = 0.02
 
 _log = logging.getLogger("s4.ledger")
 
 
 class _Batch:
-    """Those who wait for one run, which is `forced` if one of them wants it so.
+    """Those who asked for one run, which is `forced` if one of them wants it so.
 
-    One timer does for all of them: the first is who waits longest.
+    One timer does for all who wait: the first is who waits longest.
     """
 
-    __slots__ = ("_expired", "_limit", "_loop", "_timer", "_waiters", "forced")
+    __slots__ = ("_expired", "_limit", "_loop", "_timer", "_waiters", "asked", "forced")
 
     def __init__(self, limit: float, expired: Callable[["_Batch"], None]) -> None:
+        self.asked = 0
         self.forced = False
         self._limit = limit
         self._expired = expired
@@ -103,22 +103,22 @@ class Flusher:
         with self._wanted:
             if self._stopping:
                 return False
-            batch = self._next()
+            batch = self._asked()
             batch.forced = batch.forced or forced
             future = batch.join()
         return await future
 
     def begin(self) -> None:
         """Have a run begin after this call, for which nobody waits yet."""
-        if self._batch is None:  # else that run begins when it has been taken from there
-            with self._wanted:
-                if not self._stopping:
-                    self._next()
+        with self._wanted:
+            if not self._stopping:
+                self._asked()
 
-    def _next(self) -> _Batch:
+    def _asked(self) -> _Batch:
         if self._batch is None:
             self._batch = _Batch(self._limit, self._expired)
             self._wanted.notify()
+        self._batch.asked += 1
         return self._batch
 
     async def under_way(self) -> None:
@@ -160,11 +160,12 @@ class Flusher:
                     return
             busy = time.thread_time()
             result = self._do(batch is not None and batch.forced)
+            busy = time.thread_time() - busy
             if batch is not None:
                 with self._wanted:
                     self._running = None
                 batch.release(result)
-            time.sleep(min(_RESTS * (time.thread_time() - busy), _LONGEST_REST))
+                time.sleep(min(batch.asked * busy, _LONGEST_REST))
 
     def _do(self, forced: bool) -> bool:
         self._began = time.monotonic()
