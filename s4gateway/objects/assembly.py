@@ -227,8 +227,7 @@ class _Making:
         self._spool = Spool(
             workshop.lanes.disk, directory=workshop.spool_directory, memory_limit=memory
         )
-        own = () if workshop.checksum is None else (workshop.checksum,)
-        self._digests = Digests(("md5", *own))
+        self._digests = Digests(("md5" if workshop.checksum is None else workshop.checksum,))
         self._scan: _PartScan | None = None
         self.indexes: Indexes = {}  # of the parts that lie in this segment as a whole
 
@@ -240,9 +239,10 @@ class _Making:
             await loop.run_in_executor(self._workshop.lanes.digest, self._look, block, pieces)
             await self._spool.append(pieces)
         algorithm = self._workshop.checksum
-        checksum = None if algorithm is None else (algorithm, self._base64(algorithm))
-        md5 = self._base64("md5")
-        return Body(self._spool.length, self._spool.read, md5=md5, checksum=checksum)
+        if algorithm is None:
+            return Body(self._spool.length, self._spool.read, md5=self._base64("md5"))
+        checksum = algorithm, self._base64(algorithm)
+        return Body(self._spool.length, self._spool.read, checksum=checksum)
 
     def _base64(self, algorithm: str) -> str:
         return base64.b64encode(self._digests[algorithm]).decode()

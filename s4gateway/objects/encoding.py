@@ -210,8 +210,7 @@ class ObjectEncoder:
         self._reservation = workshop.budget.share(self._window)
         self._room = asyncio.Event()
         self._spool = workshop.spools(workshop.lanes.disk, directory=workshop.spool_directory)
-        self._stored_md5 = Digests(("md5",))
-        self._checksum = Digests(() if workshop.checksum is None else (workshop.checksum,))
+        self._stored = Digests(("md5" if workshop.checksum is None else workshop.checksum,))
         self._digest_lane = Lane(workshop.lanes.digest, digests.update, self._digested)
         self._head: list[memoryview] = []
         self._codec: CodecId | None = None
@@ -275,8 +274,8 @@ class ObjectEncoder:
 
     async def _spool_plain(self) -> None:
         pieces, self._unspooled, self._unspooled_size = self._unspooled, [], 0
-        if self._workshop.checksum is not None:
-            await self._digest(pieces, self._checksum)
+        if self._workshop.checksum is not None:  # else it is the MD5 of what came
+            await self._digest(pieces)
         await self._spool.append(pieces)
 
     def _into_frames(self, view: memoryview) -> None:
@@ -351,14 +350,13 @@ class ObjectEncoder:
 
     async def _spool_frame(self, frame: framing.EncodedFrame) -> None:
         pieces: list[Piece] = list(frame.pieces())
-        await self._digest(pieces, self._stored_md5, self._checksum)
+        await self._digest(pieces)
         await self._spool.append(pieces, frame.crc32c)
 
-    async def _digest(self, pieces: list[Piece], *digests: Digests) -> None:
+    async def _digest(self, pieces: list[Piece]) -> None:
         def update() -> None:
-            for each in digests:
-                for piece in pieces:
-                    each.update(piece)
+            for piece in pieces:
+                self._stored.update(piece)
 
         loop = asyncio.get_running_loop()
         await loop.run_in_executor(self._workshop.lanes.digest, update)
@@ -403,7 +401,7 @@ class ObjectEncoder:
         if fit is not None:
             await self._pad(fit(self._fed, self._spool.length) - self._spool.length)
         if trailer:
-            await self._digest([trailer], self._stored_md5, self._checksum)
+            await self._digest([trailer])
             await self._spool.append([trailer])
         assert self._codec is not None
         return self._encoded(self._codec, framed=True)
@@ -416,7 +414,7 @@ class ObjectEncoder:
         pieces: list[Piece] = [wire_frame.padding_header(filler)]
         pieces += [_ZEROS] * (filler // len(_ZEROS))
         pieces.append(_ZEROS[: filler % len(_ZEROS)])
-        await self._digest(pieces, self._stored_md5, self._checksum)
+        await self._digest(pieces)
         await self._spool.append(pieces)
 
     async def _plaintext(self, frame: framing.EncodedFrame) -> list[bytes]:
@@ -435,10 +433,10 @@ class ObjectEncoder:
         if framed and (len(self._entries) > 1 or self._always_framed):
             index = FrameIndex.from_entries(self._entries, total_padded=spool.length)
         manifest = manifest_of(codec, self._digests, self._fed, spool.length, framed=framed)
-        stored = self._stored_md5 if framed else self._digests
+        stored = self._stored if framed else self._digests
         md5 = _base64(stored["md5"]) if "md5" in stored else None
         algorithm = self._workshop.checksum
-        checksum = None if algorithm is None else (algorithm, _base64(self._checksum[algorithm]))
+        checksum = None if algorithm is None else (algorithm, _base64(self._stored[algorithm]))
         body = Body(spool.length, spool.read, md5=md5, checksum=checksum)
         return EncodedObject(body, manifest, index, spool)
 

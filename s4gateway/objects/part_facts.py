@@ -31,14 +31,15 @@ class PartFacts:
     `md5` is that of the plaintext, lower-case hex, and the part's ETag for clients; `size` and
     `stored_size` are bytes before and after encoding. `checksums` are base64 by algorithm, over the
     plaintext. `backend_etag` is the store's own ETag of a direct part, None for a staged one.
-    `stored_md5` is the hex MD5 of the stored bytes, padding included.
+    `stored_md5` is the hex MD5 of the stored bytes, padding included; None where the store is sent
+    another checksum of them.
     """
 
     number: int
     md5: str
     size: int
     stored_size: int
-    stored_md5: str
+    stored_md5: str | None
     backend_etag: str | None = None
     checksums: Mapping[str, str] = field(default_factory=dict)
 
@@ -60,9 +61,10 @@ class PartFacts:
             "md5": self.md5,
             "size": self.size,
             "stored": self.stored_size,
-            "stored_md5": self.stored_md5,
             "kind": "staged" if self.staged else "direct",
         }
+        if self.stored_md5 is not None:
+            fields["stored_md5"] = self.stored_md5
         if self.backend_etag is not None:
             fields["etag"] = self.backend_etag
         if self.checksums:
@@ -74,12 +76,14 @@ class PartFacts:
         """Read the facts; raises DamagedObject for what encode would not have written."""
         fields = _object(text)
         kind, etag = fields.get("kind"), fields.get("etag")
+        stored_md5 = fields.get("stored_md5")
         checksums = fields.get("checksums", {})
         if (
             not _within(fields.get("number"), 1, 10_000)
             or not _within(fields.get("size"), 0, _MAX_SIZE)
             or not _within(fields.get("stored"), 0, _MAX_SIZE)
-            or not _matches(_is_md5, fields.get("md5"), fields.get("stored_md5"))
+            or not _matches(_is_md5, fields.get("md5"))
+            or not (stored_md5 is None or _matches(_is_md5, stored_md5))
             or (kind, etag is None) not in (("staged", True), ("direct", False))
             or not (etag is None or _matches(_is_etag, etag))
             or not _are_checksums(checksums)
@@ -90,7 +94,7 @@ class PartFacts:
             fields["md5"],
             fields["size"],
             fields["stored"],
-            fields["stored_md5"],
+            stored_md5,
             etag,
             checksums,
         )

@@ -230,13 +230,12 @@ def _facts(
 ) -> PartFacts:
     manifest, body = encoded.manifest, encoded.body
     assert manifest.logical_etag is not None
-    assert body.md5 is not None
     return PartFacts(
         target.number,
         manifest.logical_etag,
         manifest.original_size,
         encoded.stored_size,
-        base64.b64decode(body.md5).hex(),
+        None if body.md5 is None else base64.b64decode(body.md5).hex(),
         backend_etag,
         checksums,
     )

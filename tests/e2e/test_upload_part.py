@@ -26,7 +26,7 @@ BODIES = {
     "noise-60k": corpus.noise(60_000, seed=22),
     "text-5m": corpus.text(5 * MIB, seed=23),
     "noise-5m": corpus.noise(5 * MIB, seed=24),
-    "noise-then-text": corpus.noise(5000, seed=25) + corpus.text(9 * MIB, seed=26),
+    "noise-then-text": corpus.noise(5000, seed=25) + corpus.text(6 * MIB, seed=26),
 }
 TRAILED = {raw.SIGNED_CHUNKS_TRAILER, raw.UNSIGNED_CHUNKS_TRAILER}
 MODES = ("sha256", raw.UNSIGNED, raw.SIGNED_CHUNKS, *sorted(TRAILED))
@@ -64,6 +64,32 @@ def test_parts_have_the_md5_of_what_was_sent_and_lie_staged_or_direct(
                 assert hashlib.md5(stored).hexdigest() == facts["stored_md5"]
                 assert len(stored) == facts["stored"] <= len(body) + 28 * (len(body) // MIB + 1)
         assert own[0]["Size"] == facts_of(direct, shared, upload_id, 6)["stored"]
+
+
+@pytest.mark.parametrize("word", ["crc32c", "crc64nvme", "none"])
+def test_parts_become_the_same_object_whatever_checksum_the_store_is_sent(
+    word: str, start_gateway: StartGateway, s3: Any, direct: Any, shared: str, key: str
+):
+    bodies = [BODIES[name] for name in ("text-5m", "noise-5m", "text-5m", "text-60k")]
+    with (
+        start_gateway("--backend-profile", f"checksums={word}") as other,
+        contextlib.closing(clients.boto3_client(other)) as client,
+        uploads.begun(client, shared, key) as upload_id,
+    ):
+        names = {"Bucket": shared, "Key": key, "UploadId": upload_id}
+        parts, known = [], []
+        for number, body in enumerate(bodies, start=1):
+            front = s3 if number == 3 else client  # any gateway may take a part
+            answer = front.upload_part(**names, PartNumber=number, Body=body)
+            parts.append({"PartNumber": number, "ETag": answer["ETag"]})
+            facts = facts_of(direct, shared, upload_id, number)
+            assert facts["kind"] == ("direct" if number == 2 else "staged")
+            known.append("stored_md5" in facts)
+        # Bodies that are encoded at once, such as the last, bring their MD5 along.
+        assert known == [word == "none", word == "none", True, True]
+        client.complete_multipart_upload(**names, MultipartUpload={"Parts": parts})
+        with s3.get_object(Bucket=shared, Key=key)["Body"] as stream:
+            assert stream.read() == b"".join(bodies)
 
 
 @pytest.mark.parametrize("mode", MODES)

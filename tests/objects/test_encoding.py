@@ -140,7 +140,8 @@ async def test_spooled_bodies_know_the_checksum_the_store_wants(
     digests.update(await stored_of(encoded))
     wanted = {name: base64.b64encode(digests[name]).decode() for name in ("md5", algorithm)}
     assert encoded.body.checksum == (algorithm, wanted[algorithm])
-    assert encoded.body.md5 == wanted["md5"]
+    # That of a body stored as it came is the client's, and known; that of frames is not worked out.
+    assert encoded.body.md5 == (None if encoded.manifest.framed else wanted["md5"])
     encoded.close()
 
 
