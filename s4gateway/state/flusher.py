@@ -37,12 +37,13 @@ class _Batch:
         self._limit = limit
         self._expired = expired
         self._waiters: list[asyncio.Future[bool]] = []
-        self._loop = asyncio.get_running_loop()
+        self._loop: asyncio.AbstractEventLoop | None = None  # where somebody waits
         self._timer: asyncio.TimerHandle | None = None
 
     def join(self) -> asyncio.Future[bool]:
         """Wait, too: return what will hold the run's result."""
-        if self._timer is None:
+        if self._loop is None:
+            self._loop = asyncio.get_running_loop()
             self._timer = self._loop.call_later(self._limit, self._expired, self)
         future: asyncio.Future[bool] = self._loop.create_future()
         self._waiters.append(future)
@@ -50,7 +51,7 @@ class _Batch:
 
     def release(self, result: bool) -> None:
         """Let everybody go, from another thread; nobody joins any more."""
-        if self._waiters:
+        if self._loop is not None:
             with contextlib.suppress(RuntimeError):  # the loop has ended, and all who waited
                 self._loop.call_soon_threadsafe(self._release, result)
 
@@ -154,18 +155,17 @@ class Flusher:
             with self._wanted:
                 if self._batch is None and not self._stopping:
                     self._wanted.wait(self._pause)
-                batch, self._batch = self._batch, None
-                self._running = batch
-                if self._stopping and batch is None:
+                if self._batch is None and self._stopping:
                     return
+                batch = self._batch or _Batch(self._limit, self._expired)
+                self._batch, self._running = None, batch
             busy = time.thread_time()
-            result = self._do(batch is not None and batch.forced)
+            result = self._do(batch.forced)
             busy = time.thread_time() - busy
-            if batch is not None:
-                with self._wanted:
-                    self._running = None
-                batch.release(result)
-                time.sleep(min(batch.asked * busy, _LONGEST_REST))
+            with self._wanted:
+                self._running = None
+            batch.release(result)
+            time.sleep(min(batch.asked * busy, _LONGEST_REST))
 
     def _do(self, forced: bool) -> bool:
         self._began = time.monotonic()

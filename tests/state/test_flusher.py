@@ -79,6 +79,17 @@ async def test_a_run_can_begin_without_anybody_who_waits_and_be_waited_for_later
     assert work.runs == [False, False]
 
 
+async def test_a_run_that_nobody_asked_for_is_waited_for_like_any_other(work: Work):
+    work.go.clear()
+    async with running(work, pause=0.01) as flusher:
+        await _begun(work, 1)
+        waiting = asyncio.ensure_future(flusher.under_way())
+        await asyncio.sleep(0)
+        assert not waiting.done()
+        work.go.set()
+        await waiting
+
+
 async def test_nobody_waits_longer_than_the_limit_for_a_run_that_was_begun_before(work: Work):
     work.go.clear()
     async with running(work, limit=0.5) as flusher:
