@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import repeat
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, cast
 from urllib.parse import quote, unquote_plus
 
 from s4gateway.s3 import etag as etags
@@ -356,17 +356,26 @@ def _in_bytes(name: str) -> bytes:
 def _write_contents(contents: Sequence[ListedObject], encoded: bool) -> list[str]:
     """The entries as elements.
 
-    Most text of a page repeats (a moment, a class, an owner) or needs no escaping (keys, ETags),
-    and looking at all of it at once tells which.
+    Most text of a page repeats (a class, an owner) or needs no escaping (keys, ETags), and looking
+    at all of it at once tells which. Where all do, an entry is put together in one step.
     """
     if not contents:
         return []
     columns: Any = zip(*contents, strict=True)
-    names, sizes, tags, dates, classes, algorithms, kinds, others = columns
+    names, sizes, tags, dates, *columns_of_few = columns
+    classes, algorithms, kinds, others = columns_of_few
     if encoded and _RESERVED.search("".join(names)) is not None:
         names = [_quote(name) for name in names]
     if is_special("".join(names)):
         names = [escape(name) for name in names]
+    if _is_plain(tags) and _is_plain(dates) and all(map(_is_one, columns_of_few)):
+        before, behind = _checksums((algorithms[0], kinds[0])), "".join(map(xml.write, others[0]))
+        behind += xml.leaf("StorageClass", classes[0])
+        return [
+            f"<Contents><Key>{name}</Key><LastModified>{moment}</LastModified>"
+            f"<ETag>&quot;{tag}&quot;</ETag>{before}<Size>{size}</Size>{behind}</Contents>"
+            for name, moment, tag, size in zip(names, dates, tags, sizes, strict=True)
+        ]
     if None in tags or is_special("".join(tags)):
         quoted = [xml.leaf("ETag", None if tag is None else f'"{tag}"') for tag in tags]
     else:
@@ -383,6 +392,16 @@ def _write_contents(contents: Sequence[ListedObject], encoded: bool) -> list[str
             names, moments, quoted, checksums, sizes, rest, storage, strict=True
         )
     ]
+
+
+def _is_plain(texts: Sequence[str | None]) -> bool:
+    """Whether each is there and can stand in a document as it is."""
+    return None not in texts and not is_special("".join(cast("Sequence[str]", texts)))
+
+
+def _is_one(values: Sequence[Any]) -> bool:
+    """Whether all are the same."""
+    return values.count(values[0]) == len(values)
 
 
 def _repeating(write: Callable[[Any], str], values: Sequence[Any]) -> Iterator[str]:

@@ -131,6 +131,18 @@ def test_entries_that_look_alike_are_read_in_columns(
     assert ListPage.parse(document).contents == without_shortcut(document).contents == entries
 
 
+@given(st.lists(LISTED, max_size=4), st.sampled_from([None, "url"]))
+def test_an_entry_is_written_the_same_whatever_stands_beside_it(
+    entries: list[ListedObject], encoding_type: str | None
+):
+    def written(*contents: ListedObject) -> bytes:
+        page = ListPage(contents=contents, encoding_type=encoding_type).serialize()
+        behind = page.partition(b"</IsTruncated>")[2]
+        return behind.removesuffix(b"</ListBucketResult>")
+
+    assert written(*entries) == b"".join(map(written, entries))
+
+
 def test_a_servers_own_page_needs_no_parser():
     entries = tuple(
         ListedObject(f"a/{n}&", n, f"{n:032x}", "2026-01-01T00:00:00Z", "STANDARD", others=(OWNER,))
