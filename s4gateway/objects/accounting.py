@@ -51,6 +51,10 @@ class Ledger(Protocol):
         """
         ...
 
+    def holding(self, bucket: str) -> int:
+        """Number of the write that takes what is not on disk yet of a bucket, 0 for nothing."""
+        ...
+
     def begin(self) -> None:
         """Have what was applied so far written, without waiting for it."""
         ...

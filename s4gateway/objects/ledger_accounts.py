@@ -159,6 +159,9 @@ class _Entry:
                 objects=change.objects,
                 skipped=change.skipped,
             )
+        elif not self._run:
+            # It may have met what another request did and, its client gone, nobody waited for.
+            self._run = self._ledger.holding(self._bucket)
 
     async def settled(self, work: Coroutine[Any, Any, _Result]) -> _Result:
         """Do the work to its end; nobody hears of it, of its failure neither, before the disk."""
@@ -166,6 +169,7 @@ class _Entry:
             return await _to_its_end(work)
         except asyncio.CancelledError:
             self._run = 0  # nobody is there to hear
+            self._ledger.begin()
             raise
         finally:
             if self._run:

@@ -36,6 +36,7 @@ from s4gateway.wire import keys
 from s4gateway.wire.index import FrameIndex
 
 NULL_VERSION: Final = "versionId=null"
+_PAUSE: Final = 0.25  # seconds in which another process comes from its look to its deletion
 
 _log = logging.getLogger("s4.ledger")
 
@@ -116,6 +117,7 @@ class SidecarSlot:
         except BackendError:
             return  # `sweep-orphan-sidecars` finds what may be left
         if head is None or head.etag != tag:
+            await asyncio.sleep(_PAUSE)  # who comes just now may have seen it, and remove it, too
             await self.remove(only=md5)
 
     async def _sent(self, guarded: "Guarded[Head, Head]", *, expected: bool) -> Head:

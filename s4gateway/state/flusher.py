@@ -42,10 +42,10 @@ class _Batch:
 
     def join(self) -> asyncio.Future[bool]:
         """Wait, too: return what will hold the run's result."""
-        if self._loop is None:
-            self._loop = asyncio.get_running_loop()
-            self._timer = self._loop.call_later(self._limit, self._expired, self)
-        future: asyncio.Future[bool] = self._loop.create_future()
+        self._loop = loop = asyncio.get_running_loop()
+        if self._timer is None:
+            self._timer = loop.call_later(self._limit, self._expired, self)
+        future: asyncio.Future[bool] = loop.create_future()
         self._waiters.append(future)
         return future
 
@@ -63,8 +63,10 @@ class _Batch:
                 future.set_result(result)
 
     def give_up(self) -> None:
-        """Tell everybody who waits that it has taken too long."""
-        for future in self._waiters:
+        """Tell everybody who waits that it has taken too long; who comes now begins to wait."""
+        self._timer = None
+        waiters, self._waiters = self._waiters, []
+        for future in waiters:
             if not future.done():
                 future.set_exception(TimeoutError())
 

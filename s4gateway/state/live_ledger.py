@@ -56,6 +56,7 @@ class LiveLedger:
         self._unsynced = False  # in the file, which may not survive a power failure
         self._run = 1  # number of the write that takes what is applied now
         self._ended = 0  # number of the last write that is over, whatever came of it
+        self._missed = 0  # number of the last one that did not bring to disk what it took
         self._said = ""
         self._said_at = 0.0
         try:
@@ -78,6 +79,13 @@ class LiveLedger:
             self._pending[bucket] = delta if before is None else before + delta
             return self._run
 
+    def holding(self, bucket: str) -> int:
+        """Number of the write that takes what is not on disk yet of a bucket, 0 for nothing."""
+        with self._lock:
+            if bucket in self._pending:
+                return self._run
+            return self._run - 1 if bucket in self._writing else 0
+
     def begin(self) -> None:
         """Have what was applied so far written, without waiting for it."""
         self._flusher.begin()
@@ -91,18 +99,22 @@ class LiveLedger:
     async def settled(self, run: int | None = None) -> None:
         """Return when every event applied so far is on disk, or the disk has failed it.
 
-        With the number of a write, those that it took.
+        With the number of a write, those that it took. What a write missed is tried once more.
         """
         if run is None:
             if self._pending or self._writing or self._unsynced:
                 await self.flush()
         elif run >= self._run:
             await self.flush()
-        elif run > self._ended:
+        else:
             try:
-                await self._flusher.under_way()
+                if run > self._ended:
+                    await self._flusher.under_way()
             except TimeoutError:
                 self._failed(_HANGS)
+            else:
+                if run <= self._missed and (self._pending or self._unsynced):
+                    await self.flush()
 
     async def flush(self, *, forced: bool = False) -> bool:
         """Write what is pending, `forced` also when nothing is; returns whether it is on disk."""
@@ -123,11 +135,14 @@ class LiveLedger:
     # --- below here: the flusher's thread
 
     def _flush(self, forced: bool) -> bool:
-        run = self._run
+        run, written = self._run, False
         try:
-            return self._write(forced)
+            written = self._write(forced)
         finally:
+            if not written:
+                self._missed = run
             self._ended = run
+        return written
 
     def _write(self, forced: bool) -> bool:
         with self._lock:

@@ -38,6 +38,9 @@ class MemoryLedger:
         self.applied += 1
         return self.applied
 
+    def holding(self, bucket: str) -> int:
+        return 0
+
     def begin(self) -> None:
         self.begun += 1
 

@@ -2,9 +2,11 @@
 
 import asyncio
 import contextlib
+import fcntl
 import random
 from collections.abc import AsyncIterator, Callable, Coroutine
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
@@ -20,6 +22,9 @@ from s4gateway.objects.copying import CopyOrder, ObjectCopier
 from s4gateway.objects.deletion import Deletion
 from s4gateway.s3 import xml
 from s4gateway.s3.headers import Headers
+from s4gateway.state import ledger as state_file
+from s4gateway.state.live_ledger import LiveLedger
+from s4gateway.state.shared_file import lock_path
 from s4gateway.wire import keys
 from tests import corpus
 from tests.backends import CountingBackend, FaultyBackend
@@ -634,6 +639,42 @@ class Slow(CountingBackend):
         self.entered.set()
         await self.go.wait()
         return await super().put(bucket, key, body, headers)
+
+
+class Silent:
+    """Whom a ledger tells of failures that must not happen."""
+
+    def flush_failed(self) -> None:
+        raise AssertionError
+
+    def load_failed(self, reason: str) -> None:
+        raise AssertionError(reason)
+
+
+async def test_a_write_that_changes_nothing_waits_for_what_another_has_left_to_be_written(
+    store: MemoryBackend, tmp_path: Path
+):
+    path = tmp_path / "ledger.json"
+    live = LiveLedger(path, Silent())
+    one = Instance(store, ledger=live)
+    await one.put("other", b"finds out what the store decides")
+    with lock_path(path).open("rb") as holder:
+        fcntl.flock(holder, fcntl.LOCK_EX)  # no write gets to the disk
+        leaving = asyncio.ensure_future(one.put("k", b"body"))
+        while "k" not in store.buckets[BUCKET]:  # noqa: ASYNC110 - a store tells nobody
+            await asyncio.sleep(0)
+        leaving.cancel()
+        await asyncio.wait([leaving])
+        again = asyncio.ensure_future(one.put("k", b"body"))
+        answered, _ = await asyncio.wait([again], timeout=0.3)
+        assert not answered
+        fcntl.flock(holder, fcntl.LOCK_UN)
+    await again
+    found = state_file.load(path)
+    assert found is not None
+    assert found[BUCKET].objects == 2
+    await live.close()
+    await one.close()
 
 
 # --- versions

@@ -101,6 +101,22 @@ async def test_nobody_waits_longer_than_the_limit_for_a_run_that_was_begun_befor
         work.go.set()
 
 
+async def test_who_comes_after_others_were_let_go_waits_no_longer_than_the_limit_either(work: Work):
+    work.go.clear()
+    async with running(work, limit=0.5) as flusher:
+        flusher.begin()
+        await _begun(work, 1)
+        batch = flusher._running
+        assert batch is not None
+        early = batch.join()
+        batch.give_up()  # as when its timer ran out, begun behind the run before
+        with pytest.raises(TimeoutError):
+            await early
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(batch.join(), 120)
+        work.go.set()
+
+
 async def test_who_forces_a_run_forces_it_for_all(work: Work):
     async with running(work) as flusher:
         await flusher.flush()
