@@ -368,7 +368,8 @@ def _write_contents(contents: Sequence[ListedObject], encoded: bool) -> list[str
         names = [_quote(name) for name in names]
     if is_special("".join(names)):
         names = [escape(name) for name in names]
-    if _is_plain(tags) and _is_plain(dates) and all(map(_is_one, columns_of_few)):
+    tags_are_plain = _is_plain(tags)
+    if tags_are_plain and _is_plain(dates) and all(map(_is_one, columns_of_few)):
         before, behind = _checksums((algorithms[0], kinds[0])), "".join(map(xml.write, others[0]))
         behind += xml.leaf("StorageClass", classes[0])
         return [
@@ -376,10 +377,10 @@ def _write_contents(contents: Sequence[ListedObject], encoded: bool) -> list[str
             f"<ETag>&quot;{tag}&quot;</ETag>{before}<Size>{size}</Size>{behind}</Contents>"
             for name, moment, tag, size in zip(names, dates, tags, sizes, strict=True)
         ]
-    if None in tags or is_special("".join(tags)):
-        quoted = [xml.leaf("ETag", None if tag is None else f'"{tag}"') for tag in tags]
-    else:
+    if tags_are_plain:
         quoted = [f"<ETag>&quot;{tag}&quot;</ETag>" for tag in tags]
+    else:
+        quoted = [xml.leaf("ETag", None if tag is None else f'"{tag}"') for tag in tags]
     moments = _repeating(partial(xml.leaf, "LastModified"), dates)
     checksums = _repeating(_checksums, list(zip(algorithms, kinds, strict=True)))
     storage = _repeating(partial(xml.leaf, "StorageClass"), classes)

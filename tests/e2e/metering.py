@@ -32,10 +32,10 @@ def settled(gateway: live.Endpoint, seconds: float = 120.0) -> dict[str, float]:
         time.sleep(0.05)
 
 
-def until(check: Callable[[], Any], seconds: float = 120.0) -> Any:
+def until(check: Callable[[], Any], seconds: float = 180.0) -> Any:
     """What `check` says once that is true of something that goes on meanwhile."""
     deadline = time.monotonic() + seconds
     while not (found := check()):
         assert time.monotonic() < deadline, "it never happened"
-        time.sleep(0.02)
+        time.sleep(0.05)
     return found

@@ -9,8 +9,7 @@ import math
 import os
 import signal
 import subprocess
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +23,7 @@ from s4gateway.state.ledger import Counters
 from tests import clients, corpus, live
 from tests.conftest import StartGateway
 from tests.docs import contrib
+from tests.e2e import metering
 
 pytestmark = pytest.mark.e2e
 
@@ -71,15 +71,6 @@ class Prometheus:
         return found
 
 
-def _until(check: Callable[[], Any], seconds: float = 180.0) -> Any:
-    """What `check` returns once it returns something."""
-    deadline = time.monotonic() + seconds
-    while not (found := check()):
-        assert time.monotonic() < deadline, "it never happened"
-        time.sleep(0.2)
-    return found
-
-
 @contextlib.contextmanager
 def _prometheus(folder: Path, *gateways: live.Gateway) -> Iterator[Prometheus]:
     """A Prometheus that has scraped each of the gateways a few times."""
@@ -106,9 +97,11 @@ def _prometheus(folder: Path, *gateways: live.Gateway) -> Iterator[Prometheus]:
         )
         server = Prometheus(f"http://127.0.0.1:{port}")
         try:
-            _until(lambda: _is_ready(process, server, folder))
+            metering.until(lambda: _is_ready(process, server, folder))
             scrapes = "count_over_time(up{job='s4'}[1m]) >= 2"
-            _until(lambda: len(server.ask("query", query=scrapes)["result"]) == len(gateways))
+            metering.until(
+                lambda: len(server.ask("query", query=scrapes)["result"]) == len(gateways)
+            )
             yield server
         finally:
             process.terminate()
@@ -171,13 +164,13 @@ def test_a_ledger_in_use_has_a_value_on_every_panel_and_for_every_alert(
             ratio = pytest.approx(1 - stored / original)
             ratios = {"saving": 0.75, "grown": 0, "emptied": 0, bucket: ratio}
             assert server.panel(RATIOS) == [ratios]
-            _until(lambda: _moving(server, gateway, bucket))
+            metering.until(lambda: _moving(server, gateway, bucket))
             for name, expression in contrib.alerts().items():
                 asked = contrib.without_threshold(expression)
                 found = server.values(asked)
                 assert found, (name, asked)
                 assert all(math.isfinite(each) for each in found.values()), (name, found)
-            assert _until(lambda: _rules(server)["S4LedgerDrift"]) == {"grown"}
+            assert metering.until(lambda: _rules(server)["S4LedgerDrift"]) == {"grown"}
 
 
 def _write(gateway: live.Gateway, bucket: str) -> None:
@@ -227,4 +220,4 @@ def test_a_state_file_that_is_set_aside_raises_the_alarm(
     state = tmp_path / "s"
     state.write_text("{")
     with start_gateway(*_flag(state)) as gateway, _prometheus(tmp_path, gateway) as server:
-        assert _until(lambda: _rules(server)["S4StateFileLoadFailed"]) == {""}
+        assert metering.until(lambda: _rules(server)["S4StateFileLoadFailed"]) == {""}

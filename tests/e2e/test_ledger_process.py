@@ -7,8 +7,7 @@ import resource
 import signal
 import subprocess
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -41,15 +40,6 @@ FAILED_DUMP = 's4_sigusr1_dump_total{manager="savings_ledger",result="err"}'
 @pytest.fixture
 def state(tmp_path: Path) -> Path:
     return tmp_path / "ledger.json"
-
-
-def _until(check: Callable[[], Any], seconds: float = 120.0) -> Any:
-    """What `check` returns once it returns something."""
-    deadline = time.monotonic() + seconds
-    while not (found := check()):
-        assert time.monotonic() < deadline, "it never happened"
-        time.sleep(0.05)
-    return found
 
 
 def _gauges(gateway: live.Gateway, bucket: str) -> Counters:
@@ -117,7 +107,7 @@ def test_a_dump_signal_writes_the_file_again(start_gateway: StartGateway, state:
         assert _gauges(gateway, "some-bucket") == totals["some-bucket"]
         state.unlink()
         os.kill(gateway.pid, signal.SIGUSR1)
-        _until(lambda: metering.scrape(gateway).get(DUMPED))
+        metering.until(lambda: metering.scrape(gateway).get(DUMPED))
         assert _file(state) == totals
 
 
@@ -132,7 +122,7 @@ def test_stopping_writes_what_the_disk_would_not_take_before(
             found = metering.scrape(gateway)
             assert found["s4_ledger_flush_failures_total"] >= 1
             os.kill(gateway.pid, signal.SIGUSR1)
-            _until(lambda: metering.scrape(gateway).get(FAILED_DUMP))
+            metering.until(lambda: metering.scrape(gateway).get(FAILED_DUMP))
             assert _gauges(gateway, bucket).objects == 2
             assert _file(state) == before
     assert _file(state)[bucket].objects == 2
@@ -322,7 +312,7 @@ def test_two_gateways_on_one_file_count_their_own_keys_exactly(
         assert _surplus(state, one, direct, bucket) == Counters()
         said = _file(state)[bucket]
         assert said.objects > 0
-        _until(lambda: _gauges(one, bucket) == _gauges(other, bucket) == said)
+        metering.until(lambda: _gauges(one, bucket) == _gauges(other, bucket) == said)
 
 
 def test_two_gateways_that_replace_and_remove_each_others_objects_count_exactly(

@@ -25,15 +25,6 @@ pytestmark = pytest.mark.e2e
 MIB = 1024 * 1024
 
 
-def _until(check: Callable[[], Any], seconds: float = 120.0) -> Any:
-    """What `check` returns once it returns something."""
-    deadline = time.monotonic() + seconds
-    while not (found := check()):
-        assert time.monotonic() < deadline, "it never happened"
-        time.sleep(0.05)
-    return found
-
-
 # --- probes
 
 
@@ -88,7 +79,7 @@ def test_the_admin_listener_serves_probes_and_no_objects(
         _started(seaweedfs, tmp_path, "--port", str(port), "--admin-listen", f"127.0.0.1:{admin}"),
     ):
         url = f"http://127.0.0.1:{admin}"
-        _until(lambda: _answers(f"{url}/ready"))
+        metering.until(lambda: _answers(f"{url}/ready"))
         for path in ("/health", "/ready", "/metrics"):
             assert _get(url + path).status_code == 200
         assert _get(f"{url}/{shared}").status_code == 404
@@ -135,10 +126,10 @@ def test_ready_turns_to_503_when_the_backend_is_gone_and_health_does_not(
     with _switchable(seaweedfs) as (endpoint, switch), start_gateway(backend=endpoint) as gateway:
         assert _get(f"{gateway.endpoint_url}/ready").status_code == 200
         switch(False)
-        _until(lambda: _get(f"{gateway.endpoint_url}/ready").status_code == 503, 30)
+        metering.until(lambda: _get(f"{gateway.endpoint_url}/ready").status_code == 503, 30)
         assert _get(f"{gateway.endpoint_url}/health").status_code == 200
         switch(True)
-        _until(lambda: _get(f"{gateway.endpoint_url}/ready").status_code == 200)
+        metering.until(lambda: _get(f"{gateway.endpoint_url}/ready").status_code == 200)
 
 
 @contextlib.contextmanager
@@ -313,11 +304,11 @@ def test_keys_are_read_again_on_sighup_and_a_broken_file_changes_nothing(
     file.write_text("[keys.LATE]\nsecret = 'late-secret-1'\n[nonsense")
     os.kill(gateway.pid, signal.SIGHUP)
     failed = 's4_reload_total{result="err"}'
-    _until(lambda: metering.scrape(gateway).get(failed))
+    metering.until(lambda: metering.scrape(gateway).get(failed))
     assert raw.ask(_as(gateway, "READER"), "GET", target).status == 200
     file.write_text(text.replace("[keys.READER]", "[keys.LATE]").replace("reader-s", "late-s"))
     os.kill(gateway.pid, signal.SIGHUP)
-    _until(lambda: raw.ask(_as(gateway, "LATE"), "GET", target).status == 200)
+    metering.until(lambda: raw.ask(_as(gateway, "LATE"), "GET", target).status == 200)
     gone = raw.ask(_as(gateway, "READER"), "GET", target)
     assert gone.verdict == (403, "InvalidAccessKeyId")
     assert raw.ask(_as(gateway, "FULL"), "GET", target).status == 200
@@ -338,7 +329,7 @@ def test_a_certificate_is_replaced_on_sighup_without_dropping_connections(
                 getattr(first, name).write_bytes(getattr(second, name).read_bytes())
             os.kill(gateway.pid, signal.SIGHUP)
             listing = f"/{shared}?list-type=2"
-            _until(lambda: _works(renewed, listing))
+            metering.until(lambda: _works(renewed, listing))
             old.send(raw.plain(gateway, "GET", listing).wire)
             assert old.answer().status == 200
 
@@ -365,7 +356,7 @@ def test_a_slow_download_is_finished_after_sigterm(
             stopping = threading.Thread(target=gateway.stop)
             stopping.start()
             assert idle.rest() == b""  # connections nobody uses are closed at once
-            _until(lambda: not _works(gateway, target))  # and no new ones are taken
+            metering.until(lambda: not _works(gateway, target))  # and no new ones are taken
             assert gateway.process.poll() is None
             time.sleep(0.5)
             received = b"H" + connection._file.read()
@@ -383,7 +374,7 @@ def test_a_slow_upload_is_finished_after_sigterm(
         request = raw.plain(gateway, "PUT", raw.path(shared, key), None, body)
         with raw.Connection(gateway) as connection:
             connection.send(request.head + body[:MIB])
-            _until(lambda: metering.scrape(gateway)["s4_in_flight_requests"])
+            metering.until(lambda: metering.scrape(gateway)["s4_in_flight_requests"])
             stopping = threading.Thread(target=gateway.stop)
             stopping.start()
             time.sleep(0.5)
@@ -425,7 +416,7 @@ def test_a_spent_memory_budget_is_slowdown_and_recovers(
                 connection = stack.enter_context(raw.Connection(gateway))
                 connection.send(request.head + body[:MIB])
             used = 's4_memory_budget_bytes{state="used"}'
-            _until(lambda: metering.scrape(gateway)[used] >= 16 * MIB)
+            metering.until(lambda: metering.scrape(gateway)[used] >= 16 * MIB)
             refused = raw.ask(gateway, "PUT", raw.path(shared, key), None, body)
             assert refused.verdict == (503, "SlowDown")
             assert refused.headers["retry-after"]
