@@ -135,7 +135,7 @@ def decode_frame(
     codec = codecs.get(header.codec, dictionary)
     if header.original_size <= at_once and isinstance(codec, zstd.Zstd):
         payload = tuple(payload)
-        plain = _small(header, payload, codec)
+        plain = _whole(header, payload, codec)
         if plain is not None:
             return [plain]
     decoder = FrameDecoder(header, codec)
@@ -146,13 +146,14 @@ def decode_frame(
     return pieces
 
 
-def _small(
+def _whole(
     header: frame.FrameHeader, payload: tuple[base.Buffer, ...], codec: zstd.Zstd
 ) -> bytes | None:
-    """A sound small frame decoded at one go; None for any other, whose fault is told elsewhere."""
-    if len(payload) != 1 or len(payload[0]) != header.compressed_size:
+    """A sound frame decoded at one go; None for any other, whose fault is told elsewhere."""
+    stored = payload[0] if len(payload) == 1 else b"".join(payload)
+    if len(stored) != header.compressed_size:
         return None
-    plain = codec.decode_small(payload[0], header.original_size)
+    plain = codec.decode_whole(stored, header.original_size)
     return plain if plain is not None and checksum(plain) == header.crc32c else None
 
 

@@ -88,8 +88,8 @@ class Zstd:
         """Open a stream of zstd frames of which at most `limit` bytes may come out."""
         return _ZstdDecompressor(self._decompressors, limit)
 
-    def decode_small(self, payload: base.Buffer, size: int) -> bytes | None:
-        """Decode a small payload at one go; None when it is not `size` bytes in the usual shape.
+    def decode_whole(self, payload: base.Buffer, size: int) -> bytes | None:
+        """Decode a payload at one go; None when it is not `size` bytes in the usual shape.
 
         The usual shape is one frame whose header states no content size, so that libzstd allocates
         no more than `size` whatever the payload claims. Everything else, every fault included, is

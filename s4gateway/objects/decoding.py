@@ -7,11 +7,11 @@ which other writers may make, takes no more memory than one of 16 MiB.
 """
 
 import asyncio
-from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterable
 from concurrent.futures import Executor
 from contextlib import aclosing
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 from s4gateway.codecs import decoder
@@ -22,7 +22,6 @@ from s4gateway.objects.encoding import Workshop
 from s4gateway.objects.errors import DamagedObject, UnreadableObject
 from s4gateway.objects.spool import Spool
 from s4gateway.wire.codec_id import CodecId
-from s4gateway.wire.crc32c import combine
 from s4gateway.wire.errors import WireError
 from s4gateway.wire.frame import MAX_FRAME_ORIGINAL, FrameHeader
 from s4gateway.wire.scanner import FrameEnd, FrameScanner, FrameStart
@@ -34,6 +33,7 @@ _SLICE: Final = 32 * 1024
 _ZSTD_SLICE: Final = 1024
 _ZSTD: Final = frozenset({CodecId.CPU_ZSTD, CodecId.CPU_ZSTD_DICT})
 _STEP: Final = 1024 * 1024  # decoded bytes after which a payload's decoding pauses
+_FRAMES_AT_ONCE: Final = 4  # of a read that are decoded or being so, the one being sent included
 _UNAVAILABLE: Final = frozenset({"codec-unavailable", "unknown-codec", "dictionary-missing"})
 
 
@@ -102,64 +102,156 @@ class FrameReader:
         self._reservation = reservation
         self._beside = beside
         self._dictionary = dictionary
-        self._ahead = 0  # frames decoded beside the one that is wanted next
 
     async def frames(
-        self, source: AsyncIterable[bytes], *, largest: int, offset: int = 0
+        self, source: AsyncIterable[bytes], *, largest: int, wanted: int = 0, offset: int = 0
     ) -> AsyncGenerator[DecodedFrame, None]:
         """Yield each data frame of `source`, whose first byte stands at `offset` of the body.
 
         A frame that claims more than `largest` bytes, those of the whole object, is damaged, and is
-        told before any of it is decoded.
+        told before any of it is decoded. Who asks for the next frame has closed the one before.
+        When `wanted` bytes are more than the first frame has, others are decoded meanwhile, as far
+        as there is plenty of memory.
         """
+        room = _Room(self._reservation, self._beside)
         scanner = FrameScanner(max_frame_original=min(largest, MAX_FRAME_ORIGINAL), offset=offset)
+        try:
+            async with aclosing(self._gathered(source, scanner, room)) as gathered:
+                first = await anext(gathered, None)
+                if first is None:
+                    return
+                is_ahead = INLINE_ORIGINAL < first.header.original_size < wanted
+                decoded = (_ahead if is_ahead else _in_turn)(first, gathered, room)
+                async with aclosing(decoded):
+                    async for frame in decoded:
+                        yield frame
+        except (WireError, CodecError) as error:
+            raise as_object_error(error) from error
+
+    async def _gathered(
+        self, source: AsyncIterable[bytes], scanner: FrameScanner, room: "_Room"
+    ) -> AsyncGenerator["_OpenFrame", None]:
+        """Yield each frame as soon as its payload is there; who takes it closes it."""
         frame: _OpenFrame | None = None
-        decoding: deque[_Decoding] = deque()
         try:
             async for data in source:
                 for event in scanner.feed(data):
                     if isinstance(event, FrameStart):
-                        frame = await self._start(event)
+                        frame = await self._start(event, room)
                     elif isinstance(event, FrameEnd):
                         assert frame is not None
-                        decoding.append(frame.finish())
-                        frame = None
-                        while len(decoding) > self._ahead:
-                            yield await _first(decoding)
+                        complete, frame = frame, None
+                        yield complete
                     else:
                         assert frame is not None
                         await frame.feed(event)
             scanner.close()
-            while decoding:
-                yield await _first(decoding)
-        except (WireError, CodecError) as error:
-            try:
-                while decoding:  # what stands before the fault is sound, or the first fault
-                    yield await _first(decoding)
-            except CodecError as earlier:
-                raise as_object_error(earlier) from earlier
-            raise as_object_error(error) from error
         finally:
             if frame is not None:
                 frame.close()
-            for each in decoding:
-                each.abandon()
 
-    async def _start(self, start: FrameStart) -> "_OpenFrame":
+    async def _start(self, start: FrameStart, room: "_Room") -> "_OpenFrame":
         header = start.header
         if max(header.original_size, header.compressed_size) > LARGE_FRAME:
             return _LargeFrame(self._workshop, start, self._dictionary)
-        need = self._beside + header.original_size + header.compressed_size
-        if need > self._reservation.held:
-            await self._reservation.grow(need - self._reservation.held)
+        await room.take(header.compressed_size)
         return _Frame(self._workshop, start, self._dictionary)
 
-    def may_read_ahead(self) -> bool:
-        """Decode two frames beside the one being sent, if there is plenty of memory."""
-        if not self._reservation.extend(2 * self._reservation.held):
-            return False
-        self._ahead = 1
-        return True
+
+class _Room:
+    """The memory that the frames of one read take of its reservation, `taken` bytes so far.
+
+    Rule: a frame beside others waits until they are gone, unless there is plenty of memory. Alone
+    it waits for its turn at the budget, so a read always goes on.
+    """
+
+    __slots__ = ("_beside", "_freed", "_reservation", "_taken")
+
+    def __init__(self, reservation: Reservation, beside: int) -> None:
+        self._reservation = reservation
+        self._beside = self._taken = beside
+        self._freed = asyncio.Event()
+
+    async def take(self, count: int, held: int = 0) -> None:
+        """Take `count` bytes more for a frame that has `held`; raises S3Error("SlowDown")."""
+        while (missing := self._taken + count - self._reservation.held) > 0:
+            if self._taken == self._beside + held:
+                await self._reservation.grow(missing)
+            elif not self._reservation.extend(missing):
+                self._freed.clear()
+                await self._freed.wait()
+        self._taken += count
+
+    def give(self, count: int) -> None:
+        """`count` bytes are free again."""
+        self._taken -= count
+        self._freed.set()
+
+
+class _Frame:
+    """A frame whose payload is gathered in memory and decoded at its end."""
+
+    def __init__(self, workshop: Workshop, start: FrameStart, dictionary: ZstdDict | None) -> None:
+        self._workshop = workshop
+        self._dictionary = dictionary
+        self._payload: list[bytes | memoryview] = []
+        self._offset = start.offset
+        self.header = start.header
+        self.payload_held = start.header.compressed_size
+        self.plain_held = start.header.original_size
+
+    async def feed(self, piece: bytes | memoryview) -> None:
+        self._payload.append(piece)
+
+    def finish(self) -> "_Decoding":
+        payload, self._payload = self._payload, []
+        plain = Spool(self._workshop.lanes.disk, memory_limit=LARGE_FRAME)
+        frame = DecodedFrame(self.header, self._offset, plain)
+        decode = partial(
+            decoder.decode_frame,
+            self.header,
+            payload,
+            self._workshop.codecs,
+            self._dictionary,
+            at_once=LARGE_FRAME,
+        )
+        if self.header.original_size <= INLINE_ORIGINAL:
+            return _Decoding(frame, decode())
+        loop = asyncio.get_running_loop()
+        return _Decoding(frame, loop.run_in_executor(self._workshop.lanes.codec, decode))
+
+    def close(self) -> None:
+        self._payload = []
+
+
+class _LargeFrame:
+    """A frame decoded piece by piece into a spool, which holds next to nothing in memory."""
+
+    payload_held = plain_held = 0
+
+    def __init__(self, workshop: Workshop, start: FrameStart, dictionary: ZstdDict | None) -> None:
+        self._workshop = workshop
+        self._offset = start.offset
+        self.header = start.header
+        codec = workshop.codecs.get(self.header.codec, dictionary)
+        self._decoder = decoder.FrameDecoder(self.header, codec)
+        self._plain = Spool(workshop.lanes.disk, directory=workshop.spool_directory)
+
+    async def feed(self, piece: bytes | memoryview) -> None:
+        executor, codec = self._workshop.lanes.codec, self.header.codec
+        async with aclosing(in_steps(executor, codec, self._decoder, piece)) as steps:
+            async for pieces in steps:
+                await self._plain.append(pieces)
+
+    def finish(self) -> "_Decoding":
+        self._decoder.finish()
+        return _Decoding(DecodedFrame(self.header, self._offset, self._plain), [])
+
+    def close(self) -> None:
+        self._plain.close()
+
+
+_OpenFrame = _Frame | _LargeFrame
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,183 +279,64 @@ class _Decoding:
             self.pieces.add_done_callback(lambda done: done.cancelled() or done.exception())
 
 
-async def _first(decoding: "deque[_Decoding]") -> DecodedFrame:
-    """The frame decoded first; when it is damaged, those behind it are dropped."""
+async def _decoding(frame: _OpenFrame, room: _Room) -> _Decoding:
+    """Begin to decode a gathered frame once there is room for its plaintext."""
     try:
-        return await decoding.popleft().result()
+        await room.take(frame.plain_held, frame.payload_held)
+        return frame.finish()
     except BaseException:
-        while decoding:
-            decoding.popleft().abandon()
+        frame.close()
         raise
 
 
-class _Frame:
-    """A frame whose payload is gathered in memory and decoded at its end."""
-
-    def __init__(self, workshop: Workshop, start: FrameStart, dictionary: ZstdDict | None) -> None:
-        self._workshop = workshop
-        self._start = start
-        self._dictionary = dictionary
-        self._payload: list[bytes | memoryview] = []
-
-    async def feed(self, piece: bytes | memoryview) -> None:
-        self._payload.append(piece)
-
-    def finish(self) -> "_Decoding":
-        payload, self._payload = self._payload, []
-        header = self._start.header
-        plain = Spool(self._workshop.lanes.disk, memory_limit=LARGE_FRAME)
-        frame = DecodedFrame(header, self._start.offset, plain)
-        needs = header, payload, self._workshop.codecs, self._dictionary
-        if header.original_size <= INLINE_ORIGINAL:
-            return _Decoding(frame, decoder.decode_frame(*needs))
-        loop = asyncio.get_running_loop()
-        codec = self._workshop.lanes.codec
-        return _Decoding(frame, loop.run_in_executor(codec, decoder.decode_frame, *needs))
-
-    def close(self) -> None:
-        self._payload = []
+async def _in_turn(
+    first: _OpenFrame, rest: AsyncGenerator[_OpenFrame, None], room: _Room
+) -> AsyncGenerator[DecodedFrame, None]:
+    """Decode each frame when it is asked for."""
+    frame: _OpenFrame | None = first
+    while frame is not None:
+        decoded = await (await _decoding(frame, room)).result()
+        yield decoded
+        room.give(frame.payload_held + frame.plain_held)
+        frame = await anext(rest, None)
 
 
-class _LargeFrame:
-    """A frame decoded piece by piece into a spool."""
+async def _ahead(
+    first: _OpenFrame, rest: AsyncGenerator[_OpenFrame, None], room: _Room
+) -> AsyncGenerator[DecodedFrame, None]:
+    """Decode frames while those before them are being used; faults come in their place."""
+    ready: asyncio.Queue[tuple[_OpenFrame, _Decoding] | Exception | None] = asyncio.Queue()
+    places = asyncio.Semaphore(_FRAMES_AT_ONCE)
 
-    def __init__(self, workshop: Workshop, start: FrameStart, dictionary: ZstdDict | None) -> None:
-        self._workshop = workshop
-        self._start = start
-        header = start.header
-        codec = workshop.codecs.get(header.codec, dictionary)
-        self._decoder = decoder.FrameDecoder(header, codec)
-        self._plain = Spool(workshop.lanes.disk, directory=workshop.spool_directory)
-
-    async def feed(self, piece: bytes | memoryview) -> None:
-        executor, codec = self._workshop.lanes.codec, self._start.header.codec
-        async with aclosing(in_steps(executor, codec, self._decoder, piece)) as steps:
-            async for pieces in steps:
-                await self._plain.append(pieces)
-
-    def finish(self) -> "_Decoding":
-        self._decoder.finish()
-        return _Decoding(DecodedFrame(self._start.header, self._start.offset, self._plain), [])
-
-    def close(self) -> None:
-        self._plain.close()
-
-
-_OpenFrame = _Frame | _LargeFrame
-
-
-class ReadAhead:
-    """The frames of a read whose first one is at hand; `aclose` it in every path.
-
-    With `ahead` the next frame is decoded while the one before is being sent.
-    """
-
-    def __init__(
-        self,
-        first: DecodedFrame | None,
-        rest: AsyncGenerator[DecodedFrame, None],
-        *,
-        ahead: bool,
-    ) -> None:
-        self._first = first
-        self._rest = rest
-        self._ahead = ahead
-        self._next: asyncio.Task[DecodedFrame | None] | None = None
-
-    async def _advance(self) -> DecodedFrame | None:
-        return await anext(self._rest, None)
-
-    def __aiter__(self) -> AsyncIterator[DecodedFrame]:
-        return self
-
-    async def __anext__(self) -> DecodedFrame:
-        frame, self._first = self._first, None
-        if frame is None:
-            frame = await self._awaited() if self._next is not None else await self._advance()
-        if frame is None:
-            raise StopAsyncIteration
-        if self._ahead:
-            self._next = asyncio.get_running_loop().create_task(self._advance())
-        return frame
-
-    async def _awaited(self) -> DecodedFrame | None:
-        # The task stays ours while it is waited for: when this wait is cancelled, `aclose` finds
-        # the frame that it may have decoded already.
-        assert self._next is not None
-        await asyncio.wait([self._next])
-        task, self._next = self._next, None
-        return task.result()
-
-    async def aclose(self) -> None:
-        """Stop decoding and drop what was decoded, even if it was never asked for."""
-        first, self._first = self._first, None
-        if first is not None:
-            first.close()
-        task, self._next = self._next, None
-        if task is not None:
-            task.cancel()
-            (outcome,) = await asyncio.gather(task, return_exceptions=True)
-            if isinstance(outcome, DecodedFrame):
-                outcome.close()
-        await self._rest.aclose()
-
-
-async def first_verified(
-    frames: AsyncGenerator[DecodedFrame, None], reader: FrameReader, wanted: int
-) -> ReadAhead:
-    """Return the frames with the first one already decoded, so that a fault shows now."""
-    first = await anext(frames, None)
-    ahead = first is not None and first.plain.length < wanted and reader.may_read_ahead()
-    return ReadAhead(first, frames, ahead=ahead)
-
-
-async def plaintext(frames: ReadAhead, skip: int, take: int) -> AsyncGenerator[bytes, None]:
-    """Yield `take` bytes of the frames' plaintext after the first `skip`.
-
-    Raises DamagedObject when the frames hold less.
-    """
-    position, end = 0, skip + take
-    async with aclosing(frames):
-        async for frame in frames:
-            try:
-                low = max(skip - position, 0)
-                high = min(end - position, frame.plain.length)
-                if low < high:
-                    async for piece in frame.plain.read(low, high):
-                        yield piece
-                position += frame.plain.length
-            finally:
+    async def fill() -> None:
+        frame: _OpenFrame | None = first
+        try:
+            while frame is not None:
+                await places.acquire()
+                taken, frame = frame, None
+                ready.put_nowait((taken, await _decoding(taken, room)))
+                frame = await anext(rest, None)
+            ready.put_nowait(None)
+        except Exception as error:
+            ready.put_nowait(error)
+        finally:
+            if frame is not None:
                 frame.close()
-            if position >= end:
-                return
-    msg = f"frames hold {position} of {end} bytes"
-    raise DamagedObject(msg)
 
-
-async def whole_plaintext(
-    frames: ReadAhead, size: int, crc: int | None
-) -> AsyncGenerator[bytes, None]:
-    """Yield a whole object of `size` bytes whose CRC-32C is `crc`, when that is known.
-
-    The frame that completes the object is handed on only when length and checksum of everything
-    agree, so frames that are missing, repeated or out of order never make a complete answer.
-    Raises DamagedObject.
-    """
-    length = running = 0
-    async with aclosing(frames):
-        async for frame in frames:
-            try:
-                length += frame.plain.length
-                running = combine(running, frame.header.crc32c, frame.plain.length)
-                if length > size or (length == size and crc not in {None, running}):
-                    break
-                async for piece in frame.plain.read():
-                    yield piece
-            finally:
-                frame.close()
-        else:
-            if length == size and crc in {None, running}:
-                return
-    msg = f"frames hold {length} bytes with CRC-32C {running}, not {size} with {crc}"
-    raise DamagedObject(msg)
+    filling = asyncio.get_running_loop().create_task(fill())
+    try:
+        while (item := await ready.get()) is not None:
+            if isinstance(item, Exception):
+                raise item
+            frame, decoding = item
+            decoded = await decoding.result()
+            room.give(frame.payload_held)
+            yield decoded
+            room.give(frame.plain_held)
+            places.release()
+    finally:
+        filling.cancel()
+        await asyncio.wait([filling])
+        while not ready.empty():
+            if isinstance(item := ready.get_nowait(), tuple):
+                item[1].abandon()

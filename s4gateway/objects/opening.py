@@ -11,10 +11,10 @@ from s4gateway.backend.base import Backend, HeaderList, ObjectStream
 from s4gateway.objects.attributes import Attributes
 from s4gateway.objects.budget import Reservation
 from s4gateway.objects.cache import ObjectName
-from s4gateway.objects.decoding import ReadAhead
+from s4gateway.objects.plaintext import Frames
 from s4gateway.values import immutable
 
-Content = bytes | AsyncGenerator[bytes, None]
+Content = bytes | AsyncGenerator[bytes | memoryview, None]
 
 
 @immutable
@@ -91,7 +91,7 @@ class Counter:
             yield piece
 
 
-Resource = ObjectStream | Reservation | ReadAhead
+Resource = ObjectStream | Reservation | Frames
 
 
 async def close_all(*resources: Resource) -> None:
@@ -99,7 +99,7 @@ async def close_all(*resources: Resource) -> None:
     for resource in resources:
         if isinstance(resource, Reservation):
             resource.release()
-        elif isinstance(resource, ReadAhead):
+        elif isinstance(resource, Frames):
             await resource.aclose()
         else:
             await resource.close()

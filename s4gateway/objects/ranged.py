@@ -15,12 +15,13 @@ from typing import Final
 from s4gateway.codecs.zstd_dict import ZstdDict
 from s4gateway.objects.attributes import Attributes
 from s4gateway.objects.budget import Reservation
-from s4gateway.objects.decoding import DecodedFrame, FrameReader, first_verified, plaintext
+from s4gateway.objects.decoding import DecodedFrame, FrameReader
 from s4gateway.objects.dictionary_store import DictionaryStore
 from s4gateway.objects.encoding import Workshop
 from s4gateway.objects.errors import DamagedObject
 from s4gateway.objects.frame_cache import FrameCache, FrameName
 from s4gateway.objects.opening import Counter, OpenObject, Source
+from s4gateway.objects.plaintext import first_verified, plaintext
 from s4gateway.values import immutable
 from s4gateway.wire import frame as wire_frame
 from s4gateway.wire import plan as planning
@@ -81,9 +82,13 @@ class RangeReader:
             dictionary = await self._dictionary(source, attributes)
             reader = FrameReader(self._workshop, reservation, dictionary=dictionary)
             largest = max(entry.original_size for entry in entries)
-            decoded = reader.frames(counter.over(stream), largest=largest, offset=plan.fetch_start)
-            wanted = plan.skip + plan.take
-            frames = await first_verified(_as_indexed(decoded, entries), reader, wanted)
+            decoded = reader.frames(
+                counter.over(stream),
+                largest=largest,
+                wanted=plan.skip + plan.take,
+                offset=plan.fetch_start,
+            )
+            frames = await first_verified(_as_indexed(decoded, entries))
             content = plaintext(frames, plan.skip, plan.take)
         except BaseException:
             await stream.close()

@@ -28,19 +28,13 @@ from s4gateway.objects.attributes import (
 )
 from s4gateway.objects.cache import AttributeCache
 from s4gateway.objects.coalescing import Coalescer
-from s4gateway.objects.decoding import (
-    INLINE_ORIGINAL,
-    FrameReader,
-    as_object_error,
-    first_verified,
-    in_steps,
-    whole_plaintext,
-)
+from s4gateway.objects.decoding import INLINE_ORIGINAL, FrameReader, as_object_error, in_steps
 from s4gateway.objects.dictionary_store import DictionaryStore
 from s4gateway.objects.encoding import SMALL_BODY, Workshop
 from s4gateway.objects.errors import DamagedObject, UnreadableObject
 from s4gateway.objects.frame_cache import FrameCache
 from s4gateway.objects.opening import Content, Counter, OpenObject, Resource, Source, through
+from s4gateway.objects.plaintext import first_verified, whole_plaintext
 from s4gateway.objects.ranged import RangeReader
 from s4gateway.objects.sidecar import Sidecars
 from s4gateway.s3.errors import S3Error
@@ -179,7 +173,7 @@ class ObjectReader:
             else:
                 reader = FrameReader(self._workshop, reservation, dictionary=dictionary)
                 crc = _expected_crc(attributes)
-                frames = await first_verified(reader.frames(pieces, largest=size), reader, size)
+                frames = await first_verified(reader.frames(pieces, largest=size, wanted=size))
                 content = whole_plaintext(frames, size, crc)
                 resources = (frames, *resources)
         except BaseException:
@@ -354,8 +348,8 @@ async def _verified(
 
 
 async def _cut(
-    content: AsyncGenerator[bytes, None], start: int, end: int
-) -> AsyncGenerator[bytes, None]:
+    content: AsyncGenerator[bytes | memoryview, None], start: int, end: int
+) -> AsyncGenerator[bytes | memoryview, None]:
     position = 0
     async with aclosing(content):
         async for piece in content:

@@ -182,9 +182,9 @@ class _Decoding:
     async def _from_frames(self, pieces: AsyncIterable[bytes]) -> AsyncGenerator[bytes, None]:
         reservation = self._workshop.budget.share(_SHARE)
         reader = FrameReader(self._workshop, reservation, dictionary=self._dictionary)
-        reader.may_read_ahead()
         try:
-            async with aclosing(reader.frames(pieces, largest=MAX_FRAME_ORIGINAL)) as frames:
+            decoded = reader.frames(pieces, largest=MAX_FRAME_ORIGINAL, wanted=MAX_FRAME_ORIGINAL)
+            async with aclosing(decoded) as frames:
                 async for each in frames:
                     self._frames += 1
                     try:

@@ -127,11 +127,11 @@ def test_what_a_dictionary_is_can_be_asked():
 def test_a_small_payload_is_decoded_at_one_go(dictionary):
     codec, body = ZstdDict(dictionary), event(7)
     stored = compress(codec, [body])
-    assert codec.decode_small(stored, len(body)) == body
-    assert codec.decode_small(memoryview(stored), len(body)) == body
-    assert codec.decode_small(stored, len(body) - 1) is None
-    assert codec.decode_small(stored[:-1], len(body)) is None
-    assert Zstd().decode_small(compress(ZstdDict(trained()), [body]), len(body)) is None
+    assert codec.decode_whole(stored, len(body)) == body
+    assert codec.decode_whole(memoryview(stored), len(body)) == body
+    assert codec.decode_whole(stored, len(body) - 1) is None
+    assert codec.decode_whole(stored[:-1], len(body)) is None
+    assert Zstd().decode_whole(compress(ZstdDict(trained()), [body]), len(body)) is None
 
 
 @pytest.mark.parametrize("dictionary", [trained(), RAW], ids=["trained", "raw"])

@@ -79,6 +79,12 @@ def large() -> Framed:
     return world.framed(chunks, (CodecId.CPU_ZSTD, CodecId.CPU_ZSTD, CodecId.PASSTHROUGH))
 
 
+def coarse() -> Framed:
+    """Of frames that codec threads decode, some ahead of the one that is being sent."""
+    chunks = world.cut(corpus.text(1_500_000, 7), 300_000)
+    return world.framed(chunks, (CodecId.CPU_ZSTD, CodecId.CPU_ZSTD, CodecId.PASSTHROUGH))
+
+
 def flipped(data: bytes, position: int, bits: int) -> bytes:
     return data[:position] + bytes([data[position] ^ bits]) + data[position + 1 :]
 
@@ -99,10 +105,11 @@ async def test_every_flipped_byte_of_a_small_object_is_noticed(store: MemoryBack
                 assert data == body.plain[start:end]
 
 
+@pytest.mark.parametrize("make", [large, coarse])
 async def test_flipped_bytes_of_a_streamed_object_are_noticed_before_their_frame(
-    store: MemoryBackend,
+    store: MemoryBackend, make: Make
 ):
-    body = large()
+    body = make()
     instance = Instance(store)
     source = random.Random(2)
     for _ in range(150):
@@ -117,10 +124,11 @@ async def test_flipped_bytes_of_a_streamed_object_are_noticed_before_their_frame
         await check(instance, "k", body.plain, intact)
 
 
+@pytest.mark.parametrize("make", [large, coarse])
 async def test_a_fault_in_the_first_frame_is_an_error_before_the_object_opens(
-    store: MemoryBackend,
+    store: MemoryBackend, make: Make
 ):
-    body = large()
+    body = make()
     instance = Instance(store)
     for position in (0, 4, 9, 20, 27, 28, 100, body.entries[0].compressed_size - 1):
         world.put_stored(store, "k", flipped(body.stored, position, 0x10), body.metadata)
@@ -158,8 +166,11 @@ async def test_a_body_cut_anywhere_is_an_error(store: MemoryBackend):
         assert await check(instance, "k", body.plain) is not None
 
 
-async def test_a_streamed_body_cut_at_and_around_frame_edges_is_an_error(store: MemoryBackend):
-    body = large()
+@pytest.mark.parametrize("make", [large, coarse])
+async def test_a_streamed_body_cut_at_and_around_frame_edges_is_an_error(
+    store: MemoryBackend, make: Make
+):
+    body = make()
     instance = Instance(store)
     for entry in body.entries:
         for length in (-1, 0, 1, 27, 28, 29):
@@ -168,7 +179,7 @@ async def test_a_streamed_body_cut_at_and_around_frame_edges_is_an_error(store: 
             assert await check(instance, "k", body.plain) is not None
 
 
-@pytest.mark.parametrize("make", [small, large])
+@pytest.mark.parametrize("make", [small, large, coarse])
 async def test_bytes_behind_the_last_frame_are_an_error(store: MemoryBackend, make: Make):
     body = make()
     instance = Instance(store)
@@ -179,7 +190,7 @@ async def test_bytes_behind_the_last_frame_are_an_error(store: MemoryBackend, ma
     assert await check(instance, "k", body.plain) is None
 
 
-@pytest.mark.parametrize("make", [small, large])
+@pytest.mark.parametrize("make", [small, large, coarse])
 async def test_frames_swapped_repeated_or_missing_are_an_error(store: MemoryBackend, make: Make):
     body = make()
     frames = body.frames
@@ -204,7 +215,7 @@ async def test_frames_swapped_repeated_or_missing_are_an_error(store: MemoryBack
     assert instance.budget.used == 0
 
 
-@pytest.mark.parametrize("make", [small, large])
+@pytest.mark.parametrize("make", [small, large, coarse])
 @pytest.mark.parametrize(
     "lie",
     [
@@ -406,12 +417,12 @@ class _Broken(ObjectStream):
 
 
 @pytest.mark.parametrize("after", [1, 28, 30_000, 100_000, 130_000])
-@pytest.mark.parametrize("form", ["framed", "passthrough", "foreign"])
+@pytest.mark.parametrize("form", ["framed", "coarse", "passthrough", "foreign"])
 async def test_a_store_that_breaks_off_is_an_error_after_right_bytes_only(
     store: MemoryBackend, after: int, form: str
 ):
-    body = large()
-    if form == "framed":
+    body = coarse() if form == "coarse" else large()
+    if form in {"framed", "coarse"}:
         world.put_stored(store, "k", body.stored, body.metadata)
     elif form == "passthrough":
         metadata = world.manifest(body.plain, body.plain, codec=CodecId.PASSTHROUGH)
@@ -459,10 +470,11 @@ async def test_a_payload_decoded_in_steps_is_the_payload(store: MemoryBackend):
     assert b"".join(pieces) == plain
 
 
-async def test_reading_a_body_a_thousand_times_and_hanging_up_leaks_nothing(
-    store: MemoryBackend,
+@pytest.mark.parametrize("make", [large, coarse])
+async def test_reading_a_body_many_times_and_hanging_up_leaks_nothing(
+    store: MemoryBackend, make: Make
 ):
-    body = large()
+    body = make()
     world.put_stored(store, "k", body.stored, body.metadata)
     instance = Instance(store)
     files = world.open_files()
@@ -477,3 +489,49 @@ async def test_reading_a_body_a_thousand_times_and_hanging_up_leaks_nothing(
     await asyncio.sleep(0)
     await world.settled(files)
     assert instance.budget.used == 0
+
+
+async def read_beside(instance: Instance, *, frame_size: int) -> int:
+    """Read `k`, waiting after each frame; the most bytes reserved meanwhile."""
+    opened = await instance.reader.open_whole(instance.source("k"))
+    assert not isinstance(opened.content, bytes)
+    most, received = instance.budget.used, 0
+    async for piece in opened.content:
+        received += len(piece)
+        if received % frame_size == 0:
+            await idle(instance)
+        most = max(most, instance.budget.used)
+    await opened.aclose()
+    assert received == opened.attributes.size
+    return most
+
+
+async def idle(instance: Instance) -> None:
+    """Until nothing is being decoded: nobody asks for anything meanwhile."""
+    loop = asyncio.get_running_loop()
+    for _ in range(20):
+        await loop.run_in_executor(instance.workshop.lanes.codec, int)
+
+
+async def test_frames_are_decoded_ahead_in_memory_that_was_reserved(store: MemoryBackend):
+    chunk = corpus.text(64 * 1024, 5) * 16  # 1 MiB, stored in little
+    body = world.framed([chunk] * 12)
+    world.put_stored(store, "k", body.stored, body.metadata)
+    plenty, scarce = Instance(store, ByteBudget(64 * MIB)), Instance(store, ByteBudget(6 * MIB))
+    one = MIB + body.entries[0].compressed_size
+    most = await read_beside(plenty, frame_size=MIB)
+    assert 3 * one < most <= 5 * one
+    most = await read_beside(scarce, frame_size=MIB)
+    assert one - 28 <= most < 2 * one
+    assert plenty.budget.used == scarce.budget.used == 0
+
+
+async def test_a_frame_larger_than_those_before_waits_until_it_has_its_memory(
+    store: MemoryBackend,
+):
+    chunk = corpus.text(64 * 1024, 6) * 8
+    body = world.framed([chunk, chunk * 12, chunk, chunk * 20])
+    world.put_stored(store, "k", body.stored, body.metadata)
+    instance = Instance(store, ByteBudget(12 * MIB))
+    most = await read_beside(instance, frame_size=MIB // 2)
+    assert 10 * MIB <= most <= 12 * MIB
