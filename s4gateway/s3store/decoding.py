@@ -95,8 +95,10 @@ class Decoder(Generic[T]):
     async def partition(self, key: str, tables: Sequence[pa.Table]) -> HivePartition[T]:
         """Return the rows of a partition out of its files' tables."""
         rows = sum(table.num_rows for table in tables)
+        # Without deduplication nothing is copied: the tables are put behind each other.
+        small = self._view.dedup is None or rows <= _SMALL_ROWS
         async with self._cores:
-            return await _worked(rows <= _SMALL_ROWS, self._view.partition, key, tables)
+            return await _worked(small, self._view.partition, key, tables)
 
     def _decoded(self, fetched: Fetched) -> pa.Table | None:
         """The table, None when a part turned out to be missing that was not asked for."""
