@@ -535,3 +535,18 @@ async def test_a_frame_larger_than_those_before_waits_until_it_has_its_memory(
     instance = Instance(store, ByteBudget(12 * MIB))
     most = await read_beside(instance, frame_size=MIB // 2)
     assert 10 * MIB <= most <= 12 * MIB
+
+
+async def test_frames_come_in_small_pieces_of_their_own_when_memory_is_scarce(
+    store: MemoryBackend,
+):
+    chunk = corpus.text(64 * 1024, 5) * 32
+    body = world.framed([chunk] * 3)
+    world.put_stored(store, "k", body.stored, body.metadata)
+    instance = Instance(store, ByteBudget(6 * MIB))
+    opened = await instance.reader.open_whole(instance.source("k"))
+    assert not isinstance(opened.content, bytes)
+    pieces = [piece async for piece in opened.content]
+    await opened.aclose()
+    assert b"".join(pieces) == body.plain
+    assert all(isinstance(piece, bytes) and len(piece) <= 256 * 1024 for piece in pieces)
