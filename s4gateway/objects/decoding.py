@@ -110,8 +110,8 @@ class FrameReader:
 
         A frame that claims more than `largest` bytes, those of the whole object, is damaged, and is
         told before any of it is decoded. Who asks for the next frame has closed the one before.
-        When `wanted` bytes are more than the first frame has, others are decoded meanwhile, as far
-        as there is plenty of memory.
+        When `wanted` bytes are many, and more than the first frame has, others are decoded ahead,
+        as far as there is plenty of memory.
         """
         room = _Room(self._reservation, self._beside)
         scanner = FrameScanner(max_frame_original=min(largest, MAX_FRAME_ORIGINAL), offset=offset)
@@ -120,7 +120,7 @@ class FrameReader:
                 first = await anext(gathered, None)
                 if first is None:
                     return
-                is_ahead = INLINE_ORIGINAL < first.header.original_size < wanted
+                is_ahead = wanted > max(INLINE_ORIGINAL, first.header.original_size)
                 decoded = (_ahead if is_ahead else _in_turn)(first, gathered, room)
                 async with aclosing(decoded):
                     async for frame in decoded:
@@ -153,69 +153,128 @@ class FrameReader:
     async def _start(self, start: FrameStart, room: "_Room") -> "_OpenFrame":
         header = start.header
         if max(header.original_size, header.compressed_size) > LARGE_FRAME:
+            await room.enter_alone()
             return _LargeFrame(self._workshop, start, self._dictionary)
-        await room.take(header.compressed_size)
-        return _Frame(self._workshop, start, self._dictionary)
+        has_room = await room.enter(header.compressed_size, header.original_size)
+        return _Frame(self._workshop, start, self._dictionary, has_room=has_room)
 
 
 class _Room:
     """The memory that the frames of one read take of its reservation, `taken` bytes so far.
 
-    Rule: a frame beside others waits until they are gone, unless there is plenty of memory. Alone
-    it waits for its turn at the budget, so a read always goes on.
+    Rule: a frame alone waits for its turn at the budget, for payload and plaintext together and
+    before it holds anything. A frame beside others waits until they are gone, unless there is
+    plenty of memory: reads that hold memory while they wait for more would starve each other.
     """
 
-    __slots__ = ("_beside", "_freed", "_reservation", "_taken")
+    __slots__ = ("_beside", "_freed", "_open", "_reservation", "_taken")
 
     def __init__(self, reservation: Reservation, beside: int) -> None:
         self._reservation = reservation
         self._beside = self._taken = beside
+        self._open = 0  # frames
         self._freed = asyncio.Event()
 
-    async def take(self, count: int, held: int = 0) -> None:
-        """Take `count` bytes more for a frame that has `held`; raises S3Error("SlowDown")."""
-        while (missing := self._taken + count - self._reservation.held) > 0:
-            if self._taken == self._beside + held:
-                await self._reservation.grow(missing)
-            elif not self._reservation.extend(missing):
-                self._freed.clear()
-                await self._freed.wait()
-        self._taken += count
+    async def enter(self, payload: int, plain: int) -> bool:
+        """Take room for a frame's payload; tell if that for its plaintext is taken as well.
 
-    def is_plenty(self) -> bool:
-        """Whether most of the budget is free: only then may memory be spent on speed."""
-        return self._reservation.extend(0)
+        Raises S3Error("SlowDown").
+        """
+        while self._open and not self._fits(payload):
+            await self._until_freed()
+        is_alone = not self._open
+        if is_alone:
+            await self._grow(payload + plain)
+        self._open += 1
+        self._taken += payload + (plain if is_alone else 0)
+        return is_alone
+
+    async def enter_alone(self) -> None:
+        """Wait until no other frame is there: this one goes through a file."""
+        while self._open:
+            await self._until_freed()
+        self._open += 1
+
+    async def take(self, count: int) -> None:
+        """Take `count` bytes for the plaintext of a frame that has entered beside others."""
+        while self._open > 1 and not self._fits(count):
+            await self._until_freed()
+        if self._open == 1:
+            await self._grow(count)
+        self._taken += count
 
     def give(self, count: int) -> None:
         """`count` bytes are free again."""
         self._taken -= count
         self._freed.set()
 
+    def leave(self, count: int) -> None:
+        """A frame is gone, and the last `count` bytes it took."""
+        self._open -= 1
+        self.give(count)
+
+    def is_plenty(self) -> bool:
+        """Whether most of the budget is free: only then may memory be spent on speed."""
+        return self._reservation.extend(0)
+
+    def _fits(self, count: int) -> bool:
+        missing = self._taken + count - self._reservation.held
+        return missing <= 0 or self._reservation.extend(missing)
+
+    async def _grow(self, count: int) -> None:
+        missing = self._taken + count - self._reservation.held
+        if missing > 0:
+            await self._reservation.grow(missing)
+
+    async def _until_freed(self) -> None:
+        self._freed.clear()
+        await self._freed.wait()
+
 
 class _Frame:
-    """A frame whose payload is gathered in memory and decoded at its end."""
+    """A frame whose payload is gathered in memory and decoded at its end.
 
-    def __init__(self, workshop: Workshop, start: FrameStart, dictionary: ZstdDict | None) -> None:
+    `has_room` says that room for its plaintext is taken.
+    """
+
+    def __init__(
+        self,
+        workshop: Workshop,
+        start: FrameStart,
+        dictionary: ZstdDict | None,
+        *,
+        has_room: bool,
+    ) -> None:
         self._workshop = workshop
         self._dictionary = dictionary
-        self._payload: list[bytes | memoryview] = []
+        self._payload: bytes | bytearray | memoryview = b""
+        self._filled = 0
         self._offset = start.offset
         self.header = start.header
         self.payload_held = start.header.compressed_size
         self.plain_held = start.header.original_size
+        self.has_room = has_room
 
     async def feed(self, piece: bytes | memoryview) -> None:
-        self._payload.append(piece)
+        size = self.header.compressed_size
+        if len(piece) == size:
+            self._payload = piece
+            return
+        if not self._filled:
+            self._payload = bytearray(size)
+        end = self._filled + len(piece)
+        memoryview(self._payload)[self._filled : end] = piece
+        self._filled = end
 
     def finish(self, *, at_one_go: bool) -> "_Decoding":
         """Decode; at one go takes less time, and small pieces leave less memory unused."""
-        payload, self._payload = self._payload, []
+        payload, self._payload = self._payload, b""
         plain = Spool(self._workshop.lanes.disk, memory_limit=LARGE_FRAME)
         frame = DecodedFrame(self.header, self._offset, plain)
         decode = partial(
             decoder.decode_frame,
             self.header,
-            payload,
+            [payload],
             self._workshop.codecs,
             self._dictionary,
             at_once=LARGE_FRAME if at_one_go else INLINE_ORIGINAL,
@@ -226,13 +285,14 @@ class _Frame:
         return _Decoding(frame, loop.run_in_executor(self._workshop.lanes.codec, decode))
 
     def close(self) -> None:
-        self._payload = []
+        self._payload = b""
 
 
 class _LargeFrame:
     """A frame decoded piece by piece into a spool, which holds next to nothing in memory."""
 
     payload_held = plain_held = 0
+    has_room = True
 
     def __init__(self, workshop: Workshop, start: FrameStart, dictionary: ZstdDict | None) -> None:
         self._workshop = workshop
@@ -280,14 +340,16 @@ class _Decoding:
     def abandon(self) -> None:
         """Nobody will ask for the result, nor for the failure."""
         self.frame.close()
-        if isinstance(self.pieces, asyncio.Future):
-            self.pieces.add_done_callback(lambda done: done.cancelled() or done.exception())
+        pieces = self.pieces
+        if isinstance(pieces, asyncio.Future) and not pieces.cancel() and not pieces.cancelled():
+            pieces.exception()  # read here: nobody else will
 
 
 async def _decoding(frame: _OpenFrame, room: _Room) -> _Decoding:
     """Begin to decode a gathered frame once there is room for its plaintext."""
     try:
-        await room.take(frame.plain_held, frame.payload_held)
+        if not frame.has_room:
+            await room.take(frame.plain_held)
         return frame.finish(at_one_go=room.is_plenty())
     except BaseException:
         frame.close()
@@ -301,8 +363,9 @@ async def _in_turn(
     frame: _OpenFrame | None = first
     while frame is not None:
         decoded = await (await _decoding(frame, room)).result()
+        room.give(frame.payload_held)
         yield decoded
-        room.give(frame.payload_held + frame.plain_held)
+        room.leave(frame.plain_held)
         frame = await anext(rest, None)
 
 
@@ -310,7 +373,7 @@ async def _ahead(
     first: _OpenFrame, rest: AsyncGenerator[_OpenFrame, None], room: _Room
 ) -> AsyncGenerator[DecodedFrame, None]:
     """Decode frames while those before them are being used; faults come in their place."""
-    ready: asyncio.Queue[tuple[_OpenFrame, _Decoding] | Exception | None] = asyncio.Queue()
+    ready: asyncio.Queue[tuple[_OpenFrame, _Decoding] | BaseException | None] = asyncio.Queue()
     places = asyncio.Semaphore(_FRAMES_AT_ONCE)
 
     async def fill() -> None:
@@ -320,10 +383,14 @@ async def _ahead(
                 await places.acquire()
                 taken, frame = frame, None
                 ready.put_nowait((taken, await _decoding(taken, room)))
+                del taken
                 frame = await anext(rest, None)
             ready.put_nowait(None)
         except Exception as error:
             ready.put_nowait(error)
+        except BaseException as error:
+            ready.put_nowait(error)
+            raise
         finally:
             if frame is not None:
                 frame.close()
@@ -331,17 +398,22 @@ async def _ahead(
     filling = asyncio.get_running_loop().create_task(fill())
     try:
         while (item := await ready.get()) is not None:
-            if isinstance(item, Exception):
+            if isinstance(item, BaseException):
                 raise item
             frame, decoding = item
             decoded = await decoding.result()
+            # The plaintext is the frame's alone: it goes when the reader closes that.
+            item = decoding = None  # type: ignore[assignment]
             room.give(frame.payload_held)
             yield decoded
-            room.give(frame.plain_held)
+            room.leave(frame.plain_held)
             places.release()
     finally:
+        item = None  # a failure that knew this place would keep all of it in memory
         filling.cancel()
-        await asyncio.wait([filling])
-        while not ready.empty():
-            if isinstance(item := ready.get_nowait(), tuple):
-                item[1].abandon()
+        try:
+            await asyncio.wait([filling])
+        finally:
+            while not ready.empty():
+                if isinstance(left := ready.get_nowait(), tuple):
+                    left[1].abandon()

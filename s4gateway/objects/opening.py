@@ -14,7 +14,7 @@ from s4gateway.objects.cache import ObjectName
 from s4gateway.objects.plaintext import Frames
 from s4gateway.values import immutable
 
-Content = bytes | AsyncGenerator[bytes | memoryview, None]
+Content = bytes | AsyncGenerator[bytes, None]
 
 
 @immutable
@@ -71,9 +71,11 @@ class OpenObject:
 
     async def aclose(self) -> None:
         """Stop reading and give back connection and memory."""
-        if not isinstance(self.content, bytes):
-            await self.content.aclose()
-        await close_all(*self.resources)
+        try:
+            if not isinstance(self.content, bytes):
+                await self.content.aclose()
+        finally:
+            await close_all(*self.resources)
 
 
 class Counter:

@@ -1,7 +1,7 @@
 """The plaintext of a read, made of its decoded frames.
 
-Rule: what is missing, repeated or out of order is noticed before the last byte is handed on, so a
-damaged object never makes a complete answer. Each frame is closed before the next is asked for.
+Rule: what is missing or out of order is noticed before the last byte is handed on, so a damaged
+object never makes a complete answer. Each frame is closed before the next is asked for.
 """
 
 from collections.abc import AsyncGenerator, AsyncIterator
@@ -41,9 +41,7 @@ async def first_verified(frames: AsyncGenerator[DecodedFrame, None]) -> Frames:
     return Frames(await anext(frames, None), frames)
 
 
-async def plaintext(
-    frames: Frames, skip: int, take: int
-) -> AsyncGenerator[bytes | memoryview, None]:
+async def plaintext(frames: Frames, skip: int, take: int) -> AsyncGenerator[bytes, None]:
     """Yield `take` bytes of the frames' plaintext after the first `skip`.
 
     Raises DamagedObject when the frames hold less.
@@ -55,7 +53,7 @@ async def plaintext(
                 low = max(skip - position, 0)
                 high = min(end - position, frame.plain.length)
                 if low < high:
-                    async for piece in frame.plain.views(low, high):
+                    async for piece in frame.plain.read(low, high):
                         yield piece
                 position += frame.plain.length
             finally:
@@ -68,7 +66,7 @@ async def plaintext(
 
 async def whole_plaintext(
     frames: Frames, size: int, crc: int | None
-) -> AsyncGenerator[bytes | memoryview, None]:
+) -> AsyncGenerator[bytes, None]:
     """Yield a whole object of `size` bytes whose CRC-32C is `crc`, when that is known.
 
     The frame that completes the object is handed on only when length and checksum of everything
@@ -83,7 +81,7 @@ async def whole_plaintext(
                 running = combine(running, frame.header.crc32c, frame.plain.length)
                 if length > size or (length == size and crc not in {None, running}):
                     break
-                async for piece in frame.plain.views():
+                async for piece in frame.plain.read():
                     yield piece
             finally:
                 frame.close()

@@ -348,8 +348,8 @@ async def _verified(
 
 
 async def _cut(
-    content: AsyncGenerator[bytes | memoryview, None], start: int, end: int
-) -> AsyncGenerator[bytes | memoryview, None]:
+    content: AsyncGenerator[bytes, None], start: int, end: int
+) -> AsyncGenerator[bytes, None]:
     position = 0
     async with aclosing(content):
         async for piece in content:

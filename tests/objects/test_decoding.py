@@ -1,6 +1,7 @@
 """Stored bodies that are not what they should be: right bytes or an error, never wrong bytes."""
 
 import asyncio
+import gc
 import random
 import tracemalloc
 from collections.abc import AsyncIterator, Callable
@@ -537,16 +538,96 @@ async def test_a_frame_larger_than_those_before_waits_until_it_has_its_memory(
     assert 10 * MIB <= most <= 12 * MIB
 
 
-async def test_frames_come_in_small_pieces_of_their_own_when_memory_is_scarce(
-    store: MemoryBackend,
-):
+@pytest.mark.parametrize("budget", [6, 256])
+async def test_what_is_handed_on_never_keeps_a_frame_in_memory(store: MemoryBackend, budget: int):
     chunk = corpus.text(64 * 1024, 5) * 32
     body = world.framed([chunk] * 3)
     world.put_stored(store, "k", body.stored, body.metadata)
-    instance = Instance(store, ByteBudget(6 * MIB))
+    instance = Instance(store, ByteBudget(budget * MIB))
+    attributes = (await instance.reader.open_whole(instance.source("k"))).attributes
+    for start, end in ((0, len(body.plain)), (524_287, 524_289), (100, 3 * MIB)):
+        opened = await instance.reader.open_range(instance.source("k"), attributes, start, end)
+        assert not isinstance(opened.content, bytes)
+        pieces = [piece async for piece in opened.content]
+        await opened.aclose()
+        assert b"".join(pieces) == body.plain[start:end]
+        assert all(type(piece) is bytes and len(piece) <= 256 * 1024 for piece in pieces)
+
+
+async def test_reads_that_wait_for_memory_hold_none_so_that_others_go_on(store: MemoryBackend):
+    body = world.framed([corpus.noise(2 * MIB)] * 2, (CodecId.CPU_ZSTD,))
+    world.put_stored(store, "k", body.stored, body.metadata)
+    instance = Instance(store, ByteBudget(28 * MIB))
+    loop = asyncio.get_running_loop()
+    reads = [loop.create_task(instance.reader.open_whole(instance.source("k"))) for _ in range(16)]
+    for _ in range(6000):
+        if sum(read.done() for read in reads) + len(instance.budget.waiters) == len(reads):
+            break
+        await asyncio.sleep(0.01)
+    assert sum(read.done() for read in reads) == 4  # of 4 MiB, beside 1 MiB of each that waits
+    async with asyncio.timeout(60):
+        for read in asyncio.as_completed(reads):
+            opened = await read
+            await opened.aclose()
+    assert instance.budget.used == 0
+
+
+async def test_a_source_that_ends_by_cancellation_does_not_leave_its_reader_waiting():
+    body = coarse()
+    workshop = Instance(MemoryBackend()).workshop
+
+    async def cancelled() -> AsyncIterator[bytes]:
+        yield body.frames[0]
+        yield body.frames[1]
+        raise asyncio.CancelledError
+
+    reader = FrameReader(workshop, workshop.budget.share(1))
+    frames = reader.frames(cancelled(), largest=MIB, wanted=len(body.plain))
+    for entry in body.entries[:2]:
+        frame = await anext(frames)
+        assert frame.offset == entry.compressed_offset
+        frame.close()
+    async with asyncio.timeout(30) as limit:
+        with pytest.raises(asyncio.CancelledError):
+            await anext(frames)
+    assert not limit.expired()
+
+
+async def test_of_frames_that_go_through_a_file_one_is_decoded_at_a_time(
+    store: MemoryBackend, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("s4gateway.objects.decoding.LARGE_FRAME", MIB)
+    body = world.framed([corpus.text(64 * 1024, 8) * 64] * 5)  # frames of 4 MiB
+    world.put_stored(store, "k", body.stored, body.metadata)
+    instance = Instance(store)
+    files = world.open_files()
     opened = await instance.reader.open_whole(instance.source("k"))
     assert not isinstance(opened.content, bytes)
-    pieces = [piece async for piece in opened.content]
+    received = len(await anext(opened.content))
+    for _ in range(200):
+        await asyncio.sleep(0.001)
+    assert world.open_files() <= files + 1
+    async for piece in opened.content:
+        received += len(piece)
     await opened.aclose()
-    assert b"".join(pieces) == body.plain
-    assert all(isinstance(piece, bytes) and len(piece) <= 256 * 1024 for piece in pieces)
+    assert received == len(body.plain)
+    await world.settled(files)
+
+
+async def test_a_late_fault_keeps_nothing_of_the_frames_before_it(store: MemoryBackend):
+    chunk = corpus.text(64 * 1024, 5) * 32  # 2 MiB
+    body = world.framed([chunk] * 5)
+    broken = flipped(body.stored, body.entries[3].compressed_offset, 0xFF)
+    world.put_stored(store, "k", broken, body.metadata)
+    instance = Instance(store)
+    await check(instance, "k", body.plain)
+    gc.collect()
+    gc.disable()
+    tracemalloc.start()
+    try:
+        for _ in range(4):
+            assert await check(instance, "k", body.plain, 3 * len(chunk)) is not None
+        assert tracemalloc.get_traced_memory()[0] < MIB
+    finally:
+        tracemalloc.stop()
+        gc.enable()
