@@ -564,11 +564,16 @@ async def test_reads_that_wait_for_memory_hold_none_so_that_others_go_on(store: 
         if sum(read.done() for read in reads) + len(instance.budget.waiters) == len(reads):
             break
         await asyncio.sleep(0.01)
-    assert sum(read.done() for read in reads) == 4  # of 4 MiB, beside 1 MiB of each that waits
+    assert sum(read.done() and read.exception() is None for read in reads) == 7  # 4 MiB each
     async with asyncio.timeout(60):
-        for read in asyncio.as_completed(reads):
-            opened = await read
-            await opened.aclose()
+        for read in reads:
+            try:
+                opened = await read
+            except S3Error as error:  # refused before it held anything
+                if error.code != "SlowDown":
+                    raise
+            else:
+                await opened.aclose()
     assert instance.budget.used == 0
 
 
