@@ -14,7 +14,8 @@ from s4gateway.objects.cache import ObjectName
 from s4gateway.objects.plaintext import Frames
 from s4gateway.values import immutable
 
-Content = bytes | AsyncGenerator[bytes, None]
+Content = bytes | AsyncGenerator[bytes | memoryview, None]
+"""A view may keep a whole frame in memory: copy what is kept longer than it takes to send it."""
 
 
 @immutable

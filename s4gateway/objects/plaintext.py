@@ -41,7 +41,9 @@ async def first_verified(frames: AsyncGenerator[DecodedFrame, None]) -> Frames:
     return Frames(await anext(frames, None), frames)
 
 
-async def plaintext(frames: Frames, skip: int, take: int) -> AsyncGenerator[bytes, None]:
+async def plaintext(
+    frames: Frames, skip: int, take: int
+) -> AsyncGenerator[bytes | memoryview, None]:
     """Yield `take` bytes of the frames' plaintext after the first `skip`.
 
     Raises DamagedObject when the frames hold less.
@@ -53,7 +55,7 @@ async def plaintext(frames: Frames, skip: int, take: int) -> AsyncGenerator[byte
                 low = max(skip - position, 0)
                 high = min(end - position, frame.plain.length)
                 if low < high:
-                    async for piece in frame.plain.read(low, high):
+                    async for piece in frame.plain.views(low, high):
                         yield piece
                 position += frame.plain.length
             finally:
@@ -66,7 +68,7 @@ async def plaintext(frames: Frames, skip: int, take: int) -> AsyncGenerator[byte
 
 async def whole_plaintext(
     frames: Frames, size: int, crc: int | None
-) -> AsyncGenerator[bytes, None]:
+) -> AsyncGenerator[bytes | memoryview, None]:
     """Yield a whole object of `size` bytes whose CRC-32C is `crc`, when that is known.
 
     The frame that completes the object is handed on only when length and checksum of everything
@@ -81,7 +83,7 @@ async def whole_plaintext(
                 running = combine(running, frame.header.crc32c, frame.plain.length)
                 if length > size or (length == size and crc not in {None, running}):
                     break
-                async for piece in frame.plain.read():
+                async for piece in frame.plain.views():
                     yield piece
             finally:
                 frame.close()

@@ -348,14 +348,14 @@ async def _verified(
 
 
 async def _cut(
-    content: AsyncGenerator[bytes, None], start: int, end: int
+    content: AsyncGenerator[bytes | memoryview, None], start: int, end: int
 ) -> AsyncGenerator[bytes, None]:
     position = 0
     async with aclosing(content):
         async for piece in content:
             low, high = max(start - position, 0), min(end - position, len(piece))
             if low < high:
-                yield piece[low:high]
+                yield bytes(piece[low:high])
             position += len(piece)
             if position >= end:
                 return

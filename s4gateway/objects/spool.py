@@ -6,7 +6,7 @@ on the disk executor. A spool is written once, in order, then read any number of
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Final
@@ -15,7 +15,7 @@ from s4gateway.objects.unnamed_file import Piece, UnnamedFile
 
 MEMORY_LIMIT: Final = 2 * 1024 * 1024
 READ_SIZE: Final = 1024 * 1024
-_PART: Final = 256 * 1024  # of a piece in memory: what a core's cache still holds when it is sent
+_VIEW: Final = READ_SIZE // 2
 
 
 class Spool:
@@ -74,14 +74,23 @@ class Spool:
 
     async def read(self, start: int = 0, end: int | None = None) -> AsyncGenerator[bytes, None]:
         """Yield the bytes of [start, end) in pieces of at most READ_SIZE."""
+        async for piece in self.views(start, end):
+            yield bytes(piece)
+
+    async def views(
+        self, start: int = 0, end: int | None = None
+    ) -> AsyncGenerator[bytes | memoryview, None]:
+        """Yield what `read` does, some of it as views of what is in memory.
+
+        A view keeps all of a large piece in memory. Who is still sending the last READ_SIZE bytes
+        when the spool is closed does not: the end of such a piece comes as bytes of its own.
+        """
         end = self.length if end is None else end
         if self._file is None:
             position = 0
             for piece in self._pieces:
-                low, high = max(start - position, 0), min(end - position, len(piece))
-                # Copied, so that who still sends a part does not keep a whole frame in memory.
-                for at in range(low, high, _PART):
-                    yield bytes(piece[at : min(at + _PART, high)])
+                for part in _cut(piece, max(start - position, 0), min(end - position, len(piece))):
+                    yield part
                 position += len(piece)
             return
         loop = asyncio.get_running_loop()
@@ -99,3 +108,15 @@ class Spool:
         self._pieces = []
         if self._file is not None:
             self._file.close()
+
+
+def _cut(piece: Piece, low: int, high: int) -> Iterator[bytes | memoryview]:
+    """The bytes [low, high) of a piece, in views of it but at its end."""
+    if len(piece) <= READ_SIZE:
+        if low < high:
+            yield bytes(piece[low:high])
+        return
+    view, own = memoryview(piece), high - READ_SIZE
+    for start in range(low, high, _VIEW):
+        part = view[start : min(start + _VIEW, high)]
+        yield part if start + len(part) <= own else bytes(part)

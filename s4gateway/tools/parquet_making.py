@@ -246,7 +246,7 @@ async def _pieces(opened: OpenObject) -> AsyncIterator[bytes]:
         yield opened.content
         return
     async for piece in opened.content:
-        yield piece
+        yield bytes(piece)
 
 
 async def _batches(pieces: AsyncIterator[bytes]) -> AsyncIterator[bytes]:

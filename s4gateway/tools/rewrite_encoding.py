@@ -158,4 +158,4 @@ async def _pieces(content: Content) -> AsyncIterator[bytes]:
         yield content
         return
     async for piece in content:
-        yield piece
+        yield bytes(piece)

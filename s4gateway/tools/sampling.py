@@ -183,7 +183,9 @@ async def _content(opened: OpenObject, limit: int) -> bytes:
     return b"".join([piece async for piece in _bounded(opened.content, limit)])
 
 
-async def _bounded(pieces: AsyncIterator[bytes], limit: int) -> AsyncIterator[bytes]:
+async def _bounded(
+    pieces: AsyncIterator[bytes | memoryview], limit: int
+) -> AsyncIterator[bytes | memoryview]:
     """The pieces; raises DamagedObject when they are more bytes than `limit`."""
     left = limit
     async for piece in pieces:

@@ -14,6 +14,7 @@ from s4gateway.codecs import encoder
 from s4gateway.objects.budget import ByteBudget
 from s4gateway.objects.decoding import FrameReader, in_steps
 from s4gateway.objects.errors import DamagedObject, ObjectError
+from s4gateway.objects.spool import READ_SIZE
 from s4gateway.s3.errors import S3Error
 from s4gateway.wire import frame
 from s4gateway.wire.codec_id import CodecId
@@ -539,19 +540,29 @@ async def test_a_frame_larger_than_those_before_waits_until_it_has_its_memory(
 
 
 @pytest.mark.parametrize("budget", [6, 256])
-async def test_what_is_handed_on_never_keeps_a_frame_in_memory(store: MemoryBackend, budget: int):
+async def test_what_is_handed_on_last_does_not_keep_a_frame_in_memory(
+    store: MemoryBackend, budget: int
+):
     chunk = corpus.text(64 * 1024, 5) * 32
     body = world.framed([chunk] * 3)
     world.put_stored(store, "k", body.stored, body.metadata)
     instance = Instance(store, ByteBudget(budget * MIB))
-    attributes = (await instance.reader.open_whole(instance.source("k"))).attributes
-    for start, end in ((0, len(body.plain)), (524_287, 524_289), (100, 3 * MIB)):
-        opened = await instance.reader.open_range(instance.source("k"), attributes, start, end)
+    for span in (None, (100, 3 * MIB), (524_287, 524_289), (0, len(body.plain))):
+        opened = await instance.reader.open_whole(instance.source("k"))
+        if span is not None:  # without an index: cut out of a read from the start
+            attributes = opened.attributes
+            await opened.aclose()
+            opened = await instance.reader.open_range(instance.source("k"), attributes, *span)
         assert not isinstance(opened.content, bytes)
         pieces = [piece async for piece in opened.content]
         await opened.aclose()
-        assert b"".join(pieces) == body.plain[start:end]
-        assert all(type(piece) is bytes and len(piece) <= 256 * 1024 for piece in pieces)
+        assert b"".join(pieces) == body.plain[slice(*(span or (None,)))]
+        behind = 0
+        for piece in reversed(pieces):
+            if span is not None or behind < READ_SIZE:
+                assert type(piece) is bytes
+            assert len(piece) <= READ_SIZE
+            behind += len(piece)
 
 
 async def test_reads_that_wait_for_memory_hold_none_so_that_others_go_on(store: MemoryBackend):

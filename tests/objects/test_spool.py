@@ -4,7 +4,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from s4gateway.objects.spool import Spool
+from s4gateway.objects.spool import READ_SIZE, Spool
 from tests.objects import world
 
 
@@ -51,4 +51,20 @@ async def test_a_disk_that_cannot_be_written_is_told_when_it_is_needed(tmp_path:
     await spool.append([b"123"])
     with pytest.raises(OSError, match="gone"):
         await spool.append([b"4567890123"])
+    spool.close()
+
+
+async def test_views_of_a_large_piece_end_in_bytes_that_do_not_keep_it(tmp_path: Path):
+    large = bytes(range(256)) * (16 * 1024) + b"more"
+    spool = Spool(world.LANES.disk, memory_limit=len(large) + 10)
+    await spool.append([b"first", large, b"last"])
+    for start, end in ((0, spool.length), (3, 2_500_000), (7, 40), (len(large), spool.length)):
+        pieces = [piece async for piece in spool.views(start, end)]
+        assert b"".join(pieces) == (b"first" + large + b"last")[start:end]
+        assert max(map(len, pieces)) <= READ_SIZE
+        held = 0
+        for piece in reversed(pieces):
+            if held < READ_SIZE:
+                assert isinstance(piece, bytes)
+            held += len(piece)
     spool.close()

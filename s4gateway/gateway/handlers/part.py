@@ -241,4 +241,4 @@ async def _content(opened: OpenObject) -> AsyncIterator[Piece]:
         return
     async with aclosing(content):
         async for piece in content:
-            yield piece
+            yield bytes(piece)  # the encoder keeps pieces, and a view would keep its frame
