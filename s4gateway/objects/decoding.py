@@ -1,4 +1,4 @@
-"""Stored bytes on their way out: frames are gathered, decoded and verified one at a time.
+"""Stored bytes on their way out: frames are gathered, decoded and verified, some of them ahead.
 
 Rule: no byte of a frame is handed on before the CRC-32C in its header has been checked over all of
 it (wire format, section "Decoding one payload"). Ordinary frames are decoded in memory that the
