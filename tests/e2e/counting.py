@@ -49,7 +49,7 @@ class Wire:
         """Serve one connection until either side ends it."""
         try:
             store_reader, store = await asyncio.open_connection("127.0.0.1", self.upstream.port)
-        except ConnectionError:
+        except (ConnectionError, asyncio.CancelledError):
             writer.close()
             return
         answers = asyncio.ensure_future(self._answers(store_reader, writer))
@@ -58,10 +58,10 @@ class Wire:
                 while True:
                     await self._request(reader, store, writer)
         finally:
+            store.close()  # before anything is waited for: this may be cancelled there
+            writer.close()
             answers.cancel()
             await asyncio.gather(answers, return_exceptions=True)
-            store.close()
-            writer.close()
 
     async def _answers(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(ConnectionError):
@@ -134,6 +134,7 @@ def between(upstream: live.Endpoint, *, uniform: bool = False) -> Iterator[Wire]
             for task in left:
                 task.cancel()
             await asyncio.gather(*left, return_exceptions=True)
+            await asyncio.sleep(0)  # sockets are closed in the turn after
 
         stack.callback(lambda: run(stop()))
         port = server.sockets[0].getsockname()[1]
