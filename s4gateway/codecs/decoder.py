@@ -150,10 +150,9 @@ def _whole(
     header: frame.FrameHeader, payload: tuple[base.Buffer, ...], codec: zstd.Zstd
 ) -> bytes | None:
     """A sound frame decoded at one go; None for any other, whose fault is told elsewhere."""
-    stored = payload[0] if len(payload) == 1 else b"".join(payload)
-    if len(stored) != header.compressed_size:
+    if len(payload) != 1 or len(payload[0]) != header.compressed_size:
         return None
-    plain = codec.decode_whole(stored, header.original_size)
+    plain = codec.decode_whole(payload[0], header.original_size)
     return plain if plain is not None and checksum(plain) == header.crc32c else None
 
 

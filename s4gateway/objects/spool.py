@@ -8,6 +8,7 @@ on the disk executor. A spool is written once, in order, then read any number of
 import asyncio
 from collections.abc import AsyncGenerator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import aclosing
 from pathlib import Path
 from typing import Final
 
@@ -74,8 +75,9 @@ class Spool:
 
     async def read(self, start: int = 0, end: int | None = None) -> AsyncGenerator[bytes, None]:
         """Yield the bytes of [start, end) in pieces of at most READ_SIZE."""
-        async for piece in self.views(start, end):
-            yield bytes(piece)
+        async with aclosing(self.views(start, end)) as views:
+            async for piece in views:
+                yield bytes(piece)
 
     async def views(
         self, start: int = 0, end: int | None = None
