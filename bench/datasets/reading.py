@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from typing import Any
 
@@ -166,10 +166,10 @@ class _Link(Boto3Transport):
     received = 0
     free_at = 0.0
 
-    async def get(self, key: str, **more: Any) -> bytes:
-        body = await super().get(key, **more)
+    async def get_then(self, key: str, work: Callable[[bytes], Any], **more: Any) -> Any:
+        body = await super().get_then(key, bytes, **more)
         await self._pass(len(body))
-        return body
+        return work(body)
 
     async def get_range(self, key: str, start: int | None, length: int, **more: Any) -> Any:
         part = await super().get_range(key, start, length, **more)

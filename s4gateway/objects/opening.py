@@ -5,6 +5,7 @@ frames decoded ahead that its content comes from.
 """
 
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator
+from contextlib import AsyncExitStack
 from dataclasses import field
 
 from s4gateway.backend.base import Backend, HeaderList, ObjectStream
@@ -76,7 +77,8 @@ class OpenObject:
             if not isinstance(self.content, bytes):
                 await self.content.aclose()
         finally:
-            await close_all(*self.resources)
+            if self.resources:
+                await close_all(*self.resources)
 
 
 class Counter:
@@ -98,14 +100,15 @@ Resource = ObjectStream | Reservation | Frames
 
 
 async def close_all(*resources: Resource) -> None:
-    """Give back connections, memory and what was decoded ahead."""
-    for resource in resources:
-        if isinstance(resource, Reservation):
-            resource.release()
-        elif isinstance(resource, Frames):
-            await resource.aclose()
-        else:
-            await resource.close()
+    """Give back connections, memory and what was decoded ahead: each, also when one fails."""
+    async with AsyncExitStack() as stack:
+        for resource in reversed(resources):
+            if isinstance(resource, Reservation):
+                stack.callback(resource.release)
+            elif isinstance(resource, Frames):
+                stack.push_async_callback(resource.aclose)
+            else:
+                stack.push_async_callback(resource.close)
 
 
 async def through(stream: ObjectStream, counter: Counter) -> AsyncGenerator[bytes, None]:

@@ -9,7 +9,6 @@ obs-text. Names compare without case and are kept in lower case. Signatures are 
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import field
-from itertools import chain
 from typing import Final, cast, overload
 
 from s4gateway.s3 import query as s3_query
@@ -67,16 +66,11 @@ def to_raw(items: Iterable[tuple[str, str]]) -> RawHeaders:
 
 
 def _text(raw: RawHeaders) -> list[tuple[str, str]]:
-    """All fields as text, names in lower case; plain ASCII, which is nearly all, at one go."""
-    joined = b"\0".join(chain.from_iterable(raw))
-    if joined.isascii() and joined.count(b"\0") == 2 * len(raw) - 1:
-        parts = joined.decode("ascii").split("\0")
-        names = parts[::2]
-        together = "\0".join(names)
-        if not together.islower():
-            names = together.lower().split("\0")
-        return list(zip(names, parts[1::2], strict=True))
-    return [(name.lower().decode("latin-1"), _decode(value)) for name, value in raw]
+    """All fields as text, names in lower case."""
+    try:
+        return [(name.lower().decode("latin-1"), value.decode()) for name, value in raw]
+    except UnicodeDecodeError:
+        return [(name.lower().decode("latin-1"), _decode(value)) for name, value in raw]
 
 
 class Headers:

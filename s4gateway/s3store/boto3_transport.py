@@ -33,6 +33,7 @@ from s4gateway.s3store.transport import (
     RangeInfo,
 )
 
+_Answer = TypeVar("_Answer")
 _Result = TypeVar("_Result")
 _LARGE: Final = 1024 * 1024  # bytes from which it pays to ask a store before sending them
 _content_range: Final = re.compile(r"bytes (\d+)-\d+/(\d+)").fullmatch
@@ -143,16 +144,23 @@ class Boto3Transport:
             )
             return PutInfo(answer.get("ETag", ""), _is_opaque(answer))
 
-        return await self._run("put", key, _Request(headers, len(body) >= _LARGE), send)
+        request = _Request(headers, len(body) >= _LARGE)
+        return await self._run("put", key, request, send, _as_it_is)
 
     async def get(self, key: str, *, headers: Mapping[str, str] = NO_HEADERS) -> bytes:
         """Return an object's body."""
+        return await self.get_then(key, _as_it_is, headers=headers)
+
+    async def get_then(
+        self, key: str, work: Callable[[bytes], _Result], *, headers: Mapping[str, str] = NO_HEADERS
+    ) -> _Result:
+        """Return what `work` makes of an object's body, on the thread where that has arrived."""
 
         def send() -> bytes:
             answer = self._client.get_object(Bucket=self._bucket, Key=key)
             return _body(answer)
 
-        return await self._run("get", key, _Request(headers), send)
+        return await self._run("get", key, _Request(headers), send, work)
 
     async def get_range(
         self,
@@ -173,7 +181,7 @@ class Boto3Transport:
                 return RangeInfo(body, int(found[1]), int(found[2]))
             return _cut(body, start, length)
 
-        return await self._run("get", key, _Request(headers), send)
+        return await self._run("get", key, _Request(headers), send, _as_it_is)
 
     async def head(self, key: str, *, headers: Mapping[str, str] = NO_HEADERS) -> HeadInfo | None:
         """Return what HEAD says, None for a key that is absent."""
@@ -184,7 +192,7 @@ class Boto3Transport:
             return HeadInfo(answer["ContentLength"], answer.get("ETag", ""), described)
 
         try:
-            return await self._run("head", key, _Request(headers), send)
+            return await self._run("head", key, _Request(headers), send, _as_it_is)
         except errors.NotFound:
             return None
 
@@ -213,26 +221,36 @@ class Boto3Transport:
             following = answer.get("NextContinuationToken", "")
             return ListPage(objects, following if answer.get("IsTruncated") else "")
 
-        return await self._run("list", prefix, _Request(headers), send)
+        return await self._run("list", prefix, _Request(headers), send, _as_it_is)
 
     async def aclose(self) -> None:
         """End the threads; the client stays open, it is the caller's."""
         self._pool.shutdown(wait=False, cancel_futures=True)
 
     async def _run(
-        self, op: str, key: str, request: _Request, send: Callable[[], _Result]
+        self,
+        op: str,
+        key: str,
+        request: _Request,
+        send: Callable[[], _Answer],
+        work: Callable[[_Answer], _Result],
     ) -> _Result:
         def in_thread() -> _Result:
             self._request.set(request)
-            return send()
+            try:
+                answer = send()
+            except (boto_errors.BotoCoreError, boto_errors.ClientError, OSError) as error:
+                raise translated(op, key, error) from error
+            return work(answer)
 
         # Sent within the caller's context, so that tracing of HTTP clients finds its parent.
         context = contextvars.copy_context()
         loop = asyncio.get_running_loop()
-        try:
-            return await loop.run_in_executor(self._pool, context.run, in_thread)
-        except (boto_errors.BotoCoreError, boto_errors.ClientError, OSError) as error:
-            raise translated(op, key, error) from error
+        return await loop.run_in_executor(self._pool, context.run, in_thread)
+
+
+def _as_it_is(answer: _Answer) -> _Answer:
+    return answer
 
 
 def translated(op: str, key: str, error: Exception) -> errors.TransportError:

@@ -12,11 +12,19 @@ import logging
 import random
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
-from typing import Final, TypeVar
+from typing import Any, Final, Generic, TypeVar
 
 from s4gateway.s3store import errors, layout
+from s4gateway.s3store.clock import Clock
 from s4gateway.s3store.telemetry import Telemetry
-from s4gateway.s3store.transport import HeadInfo, ListPage, PutInfo, RangeInfo, Transport
+from s4gateway.s3store.transport import (
+    HeadInfo,
+    ListPage,
+    PutInfo,
+    RangeInfo,
+    ThreadedTransport,
+    Transport,
+)
 
 _log = logging.getLogger(__name__)
 _Result = TypeVar("_Result")
@@ -97,6 +105,29 @@ class S3Calls:
 
         return await self._call("get", key, send)
 
+    @property
+    def is_threaded(self) -> bool:
+        """Whether `get_then` has a thread to work on."""
+        return isinstance(self._transport, ThreadedTransport)
+
+    async def get_then(self, key: str, work: Callable[[bytes], _Result]) -> _Result:
+        """Return what `work` makes of an object's body, on the thread where that has arrived.
+
+        Raises NotFound, and what `work` raises. The request counts as ended when its body is there;
+        its place is free when the thread is. For transports that are threaded.
+        """
+        transport = self._transport
+        assert isinstance(transport, ThreadedTransport)
+        landing: _Landing[_Result] = _Landing(work, self._clock)
+
+        async def send() -> int:
+            size = await transport.get_then(key, landing.land, headers=self._headers)
+            self._telemetry.received(size)
+            return size
+
+        await self._call("get", key, send, landing)
+        return landing.result()
+
     async def get_range(self, key: str, start: int | None, length: int) -> RangeInfo:
         """Return part of an object; raises NotFound."""
 
@@ -135,7 +166,13 @@ class S3Calls:
             if not token:
                 return
 
-    async def _call(self, op: str, key: str, send: Callable[[], Awaitable[_Result]]) -> _Result:
+    async def _call(
+        self,
+        op: str,
+        key: str,
+        send: Callable[[], Awaitable[_Result]],
+        landing: "_Landing[Any] | None" = None,
+    ) -> _Result:
         attempts = 0
         failure: BaseException | None = None
         started = self._clock.monotonic()
@@ -153,7 +190,8 @@ class S3Calls:
                 failure = error
                 raise
             finally:
-                seconds = self._clock.monotonic() - started
+                ended = landing.arrived if landing is not None else None
+                seconds = (self._clock.monotonic() if ended is None else ended) - started
                 self._telemetry.requested(op, seconds, attempts, failure)
 
     async def _pause_or_raise(self, op: str, attempt: int, error: errors.TransportError) -> None:
@@ -185,6 +223,37 @@ class S3Calls:
         finally:
             telemetry.add("s3store.target.inflight", -1)
             self._places.release()
+
+
+class _Landing(Generic[_Result]):
+    """A body that is worked on where it arrives: when that was, and what came of it.
+
+    A failure of the work is kept for who asked for it: it is none of the request.
+    """
+
+    __slots__ = ("_clock", "_failure", "_made", "_work", "arrived")
+
+    def __init__(self, work: Callable[[bytes], _Result], clock: Clock) -> None:
+        self.arrived: float | None = None
+        self._work = work
+        self._clock = clock
+        self._made: list[_Result] = []
+        self._failure: Exception | None = None
+
+    def land(self, body: bytes) -> int:
+        """Do the work; return the size of the body."""
+        self.arrived = self._clock.monotonic()
+        try:
+            self._made.append(self._work(body))
+        except Exception as error:
+            self._failure = error
+        return len(body)
+
+    def result(self) -> _Result:
+        """Return what was made; raises what the work raised."""
+        if self._failure is not None:
+            raise self._failure
+        return self._made[0]
 
 
 async def _md5(body: bytes) -> str:

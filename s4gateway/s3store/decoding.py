@@ -83,12 +83,14 @@ class Decoder(Generic[T]):
 
     async def table(self, fetched: Fetched) -> pa.Table:
         """Return the rows of one file; raises DecodeError."""
+        if fetched.table is not None:
+            return fetched.table
         async with self._cores:
-            table = await _worked(fetched.size <= _SMALL_BYTES, self._decoded, fetched)
+            table = await _worked(fetched.size <= _SMALL_BYTES, self.decode, fetched)
             if table is None:
                 whole = await self._fetcher.whole(fetched.key)
                 self._method.bytes += whole.size
-                table = await _worked(False, self._decoded, whole)
+                table = await _worked(False, self.decode, whole)
         assert table is not None
         return table
 
@@ -100,8 +102,11 @@ class Decoder(Generic[T]):
         async with self._cores:
             return await _worked(small, self._view.partition, key, tables)
 
-    def _decoded(self, fetched: Fetched) -> pa.Table | None:
-        """The table, None when a part turned out to be missing that was not asked for."""
+    def decode(self, fetched: Fetched) -> pa.Table | None:
+        """Return the rows, None when a part turned out to be missing that was not asked for.
+
+        For any thread; raises DecodeError.
+        """
         sparse = isinstance(fetched.source, SparseFile)
         try:
             file: pq.ParquetFile = parquet.open_file(fetched.source, fetched.key)

@@ -7,12 +7,12 @@ decoded always has a place and nothing can starve.
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
 from s4gateway.s3store import errors
 from s4gateway.s3store.errors import MissingDataError
-from s4gateway.s3store.fetching import Fetched, Fetcher
+from s4gateway.s3store.fetching import Fetched
 from s4gateway.s3store.telemetry import Method, Telemetry
 from s4gateway.s3store.watching import Watch
 
@@ -34,11 +34,14 @@ Landing = asyncio.Future[Fetched | None]
 
 
 class Downloads:
-    """The files of one read on their way; whoever takes one gives its place back."""
+    """The files of one read on their way; whoever takes one gives its place back.
+
+    `fetch` takes the key of a file, and its size if that is known.
+    """
 
     def __init__(
         self,
-        fetcher: Fetcher,
+        fetch: Callable[[str, int | None], Awaitable[Fetched]],
         telemetry: Telemetry,
         method: Method,
         watch: Watch,
@@ -47,7 +50,7 @@ class Downloads:
         most_bytes: int,
         tolerant: bool,
     ) -> None:
-        self._fetcher = fetcher
+        self._fetch = fetch
         self._telemetry = telemetry
         self._clock = telemetry.clock
         self._method = method
@@ -88,7 +91,7 @@ class Downloads:
         """Let a file land; raises MissingDataError, TransportError."""
         self._method.files += 1
         try:
-            fetched: Fetched | None = await self._fetcher.fetch(file.key, file.size)
+            fetched: Fetched | None = await self._fetch(file.key, file.size)
         except errors.NotFound as error:
             if not self._tolerant:
                 raise MissingDataError(file.key) from error

@@ -9,8 +9,8 @@ https://parquet.apache.org/docs/file-format/
 
 import io
 import itertools
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Final, NamedTuple
 
 import pyarrow as pa
@@ -39,11 +39,18 @@ class Span(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Fetched:
-    """A data file in memory, perhaps with holes; `size` is what was fetched of it."""
+    """A data file in memory, perhaps with holes; `size` is what was fetched of it.
+
+    `table` is what it was decoded to, where that was done on arrival.
+    """
 
     key: str
     source: Any
     size: int
+    table: pa.Table | None = None
+
+
+Decode = Callable[[Fetched], pa.Table | None]
 
 
 class Fetcher:
@@ -55,18 +62,29 @@ class Fetcher:
         self._columns = columns
         self._narrow: bool | None = None  # whether the columns are a small part of the files
 
-    async def fetch(self, key: str, size: int | None) -> Fetched:
-        """Return a file, `size` bytes long if that is known; raises NotFound, DecodeError."""
+    async def fetch(self, key: str, size: int | None, decode: Decode | None = None) -> Fetched:
+        """Return a file, `size` bytes long if that is known; raises NotFound, DecodeError.
+
+        With `decode`, which the transport must have threads for, a file that is fetched whole is
+        decoded on arrival.
+        """
         if self._wants_parts(size):
             parts = await self._in_parts(key)
             if parts is not None:
                 return parts
-        return await self.whole(key)
+        if decode is None:
+            return await self.whole(key)
+
+        def landed(body: bytes) -> Fetched:
+            fetched = _whole(key, body)
+            table = decode(fetched)
+            return fetched if table is None else replace(fetched, source=None, table=table)
+
+        return await self._calls.get_then(key, landed)
 
     async def whole(self, key: str) -> Fetched:
         """Return all of a file."""
-        body = await self._calls.get(key)
-        return Fetched(key, pa.BufferReader(body), len(body))
+        return _whole(key, await self._calls.get(key))
 
     def _wants_parts(self, size: int | None) -> bool:
         if size is None:
@@ -113,6 +131,10 @@ class Fetcher:
             sparse.add(part.start, part.body)
 
         await fan_out(self._telemetry, spans, fill, self._calls.limit)
+
+
+def _whole(key: str, body: bytes) -> Fetched:
+    return Fetched(key, pa.BufferReader(body), len(body))
 
 
 def _footer(key: str, tail: bytes, total: int) -> Span:

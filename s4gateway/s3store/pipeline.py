@@ -14,6 +14,7 @@ import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Generic, ParamSpec, TypeVar
 
 import pyarrow as pa
@@ -66,9 +67,11 @@ class Pipeline(Generic[T]):
         fetcher = Fetcher(target.calls, target.telemetry, view.needed.names)
         self._decoder = Decoder(view, fetcher, method, len(files), frugal=read_ahead.bytes > 0)
         self._watch = Watch(method, target.clock, self._standing)
+        # A body that may be decoded as soon as it is there need not change threads for it.
+        at_once = read_ahead is EVERYTHING and target.calls.is_threaded
         largest = max((len(group) for _, group in self._partitions), default=1)
         self._downloads = Downloads(
-            fetcher,
+            partial(fetcher.fetch, decode=self._decoder.decode if at_once else None),
             target.telemetry,
             method,
             self._watch,

@@ -5,13 +5,15 @@ neither retries nor waits its turn, which is what `calls.S3Calls` does for every
 Bodies are whole `bytes`, never streams, so that a repeated PUT cannot send a drained body.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from types import MappingProxyType
-from typing import Final, Protocol, runtime_checkable
+from typing import Final, Protocol, TypeVar, runtime_checkable
 
 from s4gateway.s3store import layout
+
+_Result = TypeVar("_Result")
 
 NO_HEADERS: Final[Mapping[str, str]] = MappingProxyType({})
 
@@ -104,3 +106,16 @@ class Transport(Protocol):
 
     async def aclose(self) -> None:
         """Give up what the transport itself holds."""
+
+
+@runtime_checkable
+class ThreadedTransport(Transport, Protocol):
+    """A transport whose requests have threads of their own, on which more can be done."""
+
+    async def get_then(
+        self, key: str, work: Callable[[bytes], _Result], *, headers: Mapping[str, str] = NO_HEADERS
+    ) -> _Result:
+        """Return what `work` makes of an object's body, on the thread where that has arrived.
+
+        What `work` raises is raised as it is; of the request itself NotFound and the like.
+        """

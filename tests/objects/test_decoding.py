@@ -3,14 +3,16 @@
 import asyncio
 import gc
 import random
+import threading
 import tracemalloc
 from collections.abc import AsyncIterator, Callable
+from typing import Any
 
 import pytest
 
 from s4gateway.backend.base import BackendError, ObjectStream
 from s4gateway.backend.memory import MemoryBackend
-from s4gateway.codecs import encoder
+from s4gateway.codecs import decoder, encoder
 from s4gateway.objects.budget import ByteBudget
 from s4gateway.objects.decoding import FrameReader, in_steps
 from s4gateway.objects.errors import DamagedObject, ObjectError
@@ -526,6 +528,44 @@ async def test_frames_are_decoded_ahead_in_memory_that_was_reserved(store: Memor
     most = await read_beside(scarce, frame_size=MIB)
     assert one - 28 <= most < 2 * one
     assert plenty.budget.used == scarce.budget.used == 0
+
+
+async def test_frames_that_wait_for_a_thread_are_not_decoded_after_a_hang_up(
+    store: MemoryBackend, monkeypatch: pytest.MonkeyPatch
+):
+    decode, decoded = decoder.decode_frame, []
+
+    def counted(header: frame.FrameHeader, *others: Any, **options: Any) -> list[bytes]:
+        decoded.append(header)
+        return decode(header, *others, **options)
+
+    monkeypatch.setattr(decoder, "decode_frame", counted)
+    chunk = corpus.text(64 * 1024, 5) * 16  # 1 MiB
+    body = world.framed([chunk] * 12)
+    world.put_stored(store, "k", body.stored, body.metadata)
+    instance = Instance(store)
+    opened = await instance.reader.open_whole(instance.source("k"))
+    assert not isinstance(opened.content, bytes)
+    await idle(instance)
+    assert len(decoded) == 4
+    gate = threading.Event()
+    codec = instance.workshop.lanes.codec
+    busy = [codec.submit(gate.wait) for _ in range(2)]
+    try:
+        received = 0
+        while received <= 3 * MIB:  # the fourth has begun, so three others wait for a thread
+            received += len(await anext(opened.content))
+        for _ in range(20):
+            await asyncio.sleep(0)
+        assert instance.budget.used > 4 * MIB
+        await opened.aclose()
+        await asyncio.sleep(0)  # the loop passes the cancellation on
+    finally:
+        gate.set()
+    await asyncio.gather(*map(asyncio.wrap_future, busy))
+    await idle(instance)
+    assert len(decoded) == 4
+    assert instance.budget.used == 0
 
 
 async def test_a_frame_larger_than_those_before_waits_until_it_has_its_memory(
