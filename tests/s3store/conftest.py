@@ -47,8 +47,14 @@ def face(request: pytest.FixtureRequest) -> type[world.Face]:
 
 
 @pytest.fixture
-async def dataset(backing: world.Backing, face: type[world.Face]) -> world.World:
+def threaded() -> bool:
+    """Whether the transport has threads: no, unless a test module tries both."""
+    return False
+
+
+@pytest.fixture
+async def dataset(backing: world.Backing, face: type[world.Face], threaded: bool) -> world.World:
     """A seeded dataset: commit-timeout 1 s, no skew."""
-    made = world.World(backing, face)
+    made = world.World(backing, face, threaded=threaded)
     await made.seed()
     return made

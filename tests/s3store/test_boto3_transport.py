@@ -1,6 +1,7 @@
 """The boto3 adapter: what it sends, what it makes of answers, what it leaves alone."""
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -28,6 +29,25 @@ async def test_an_object_comes_back_as_it_went(adapter: Boto3Transport):
     head = await adapter.head(ODD)
     assert head is not None
     assert (head.size, head.etag, head.metadata) == (4, stored.etag, {"rowcount": "3"})
+
+
+async def test_a_body_is_worked_on_by_the_thread_it_came_on(adapter: Boto3Transport):
+    await adapter.put(ODD, b"body")
+    assert await adapter.get_then(ODD, bytes.upper) == b"BODY"
+    thread = await adapter.get_then(ODD, lambda _: threading.current_thread().name)
+    assert thread.startswith("s3store")
+
+
+async def test_what_the_work_raises_comes_as_it_is(adapter: Boto3Transport):
+    await adapter.put(ODD, b"body")
+
+    def work(_body: bytes) -> None:
+        raise OSError("disk")
+
+    with pytest.raises(OSError, match=r"^disk$"):
+        await adapter.get_then(ODD, work)
+    with pytest.raises(errors.NotFound):
+        await adapter.get_then("boto/none", work)
 
 
 async def test_only_a_large_body_waits_for_leave_to_be_sent(adapter: Boto3Transport, moto: Any):

@@ -129,6 +129,41 @@ async def test_24_what_will_not_pass_is_tried_once(
     assert harness.clock.slept == []
 
 
+class Threaded(Harness):
+    def __init__(self) -> None:
+        super().__init__(1)
+        self.store = transports.ThreadedScripted(self.memory)
+        telemetry = Telemetry({}, self.clock)
+        self.calls = S3Calls(self.store, telemetry, limit=1, headers={})
+
+
+async def test_a_body_is_worked_on_once_whatever_came_before_it():
+    harness, seen = Threaded(), []
+    await harness.calls.put("k", BODY)
+    harness.store.script("get", "k", fails(errors.ServerError, 503), times=2)
+    harness.store.script("get", "k", lands_then(errors.ConnectionFailed))
+    assert await harness.calls.get_then("k", lambda body: seen.append(body) or len(body)) == 9000
+    assert seen == [BODY]
+    assert harness.store.counts()["get"] == 4
+
+
+@pytest.mark.parametrize(
+    "failure", [OSError("disk"), errors.ServerError("get", "k", status=503), ValueError("no")]
+)
+async def test_what_the_work_raises_is_no_failure_of_the_request(failure: Exception):
+    harness = Threaded()
+    await harness.calls.put("k", BODY)
+
+    def work(_body: bytes) -> None:
+        raise failure
+
+    with pytest.raises(type(failure)) as raised:
+        await harness.calls.get_then("k", work)
+    assert raised.value is failure
+    assert harness.store.counts()["get"] == 1
+    assert await harness.calls.get("k") == BODY  # the only place is free
+
+
 async def test_24_after_five_tries_the_last_failure_is_raised_and_pauses_lie_in_their_windows(
     caplog: pytest.LogCaptureFixture,
 ):

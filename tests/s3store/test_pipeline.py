@@ -22,6 +22,11 @@ def face() -> type[world.Face]:
     return world.AsyncFace
 
 
+@pytest.fixture(params=[False, True], ids=["", "threaded"])
+def threaded(request: pytest.FixtureRequest) -> bool:
+    return bool(request.param)
+
+
 async def written(dataset: World, partitions: int, files: int = 1) -> list[Any]:
     """Rows in many partitions and files, in the order a read gives them."""
     async with dataset.open() as orders:

@@ -10,7 +10,14 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
-from s4gateway.s3store import CommitAfterTimeoutError, MissingDataError, errors, instruments
+from s4gateway.s3store import (
+    CommitAfterTimeoutError,
+    MemoryTransport,
+    MissingDataError,
+    errors,
+    instruments,
+)
+from s4gateway.s3store.calls import S3Calls
 from s4gateway.s3store.telemetry import Telemetry, error_type
 from tests.s3store import transports, world
 from tests.s3store.transports import calls, fails, lands_then
@@ -69,9 +76,14 @@ def seen() -> Seen:
     return Seen()
 
 
-@pytest.fixture
-async def dataset(seen: Seen) -> World:
-    made = World(world.Backing.memory(), world.AsyncFace, options={"meter_provider": seen.provider})
+@pytest.fixture(params=[False, True], ids=["", "threaded"])
+async def dataset(seen: Seen, request: pytest.FixtureRequest) -> World:
+    made = World(
+        world.Backing.memory(),
+        world.AsyncFace,
+        options={"meter_provider": seen.provider},
+        threaded=request.param,
+    )
     await made.seed()
     return made
 
@@ -247,6 +259,30 @@ async def test_49_a_read_that_stands_still_is_counted_once(dataset: World, seen:
         go.set()
         assert len(await task) == 2
     assert seen.counts("s3store.read.iter.stall.count") == {"method=read": 1}
+
+
+async def test_67_a_request_has_ended_when_its_body_is_there(seen: Seen):
+    """What is made of the body on the same thread takes none of the request's time."""
+    constants = {
+        "s3store.bucket": "bucket",
+        "s3store.prefix": "ds-",
+        "s3store.consistency_level": "strong-global",
+    }
+    memory, clock = MemoryTransport(), world.ManualClock()
+    store = transports.ThreadedScripted(memory)
+    s3 = S3Calls(store, Telemetry(constants, clock, seen.provider), limit=1, headers={})
+    await memory.put("k", b"body")
+    store.script("get", "k", calls(lambda: clock.advance(2)))
+
+    def work(_body: bytes) -> None:
+        clock.advance(5)
+        raise ValueError("no")
+
+    with pytest.raises(ValueError, match="no"):
+        await s3.get_then("k", work)
+    ended = {"operation=get,outcome=success": 2.0}
+    assert seen.counts("s3store.s3.request.duration") == ended
+    assert seen.counts("s3store.s3.response.body.size") == {"operation=get": 4}
 
 
 @pytest.mark.parametrize("how", ["break", "cancel", "error", "drop"])

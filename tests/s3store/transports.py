@@ -116,6 +116,13 @@ class ScriptedTransport:
         await self.inner.aclose()
 
 
+class ThreadedScripted(ScriptedTransport):
+    """The same, for a dataset that may work on threads of its transport."""
+
+    async def get_then(self, key: str, work: Callable[[bytes], Any], **options: Any) -> Any:
+        return await asyncio.to_thread(work, await self.get(key, **options))
+
+
 def failure(kind: type[errors.TransportError], status: int = 0, code: str = "") -> Exception:
     return kind("scripted", "scripted", status=status, code=code)
 

@@ -27,7 +27,7 @@ from s4gateway.s3store import (
 )
 from s4gateway.s3store.layout import Keys
 from s4gateway.s3store.transport import Transport
-from tests.s3store.transports import ScriptedTransport
+from tests.s3store.transports import ScriptedTransport, ThreadedScripted
 
 PARTS = ("period", "customer")
 
@@ -124,10 +124,11 @@ class World:
     clock: ManualClock = field(default_factory=ManualClock)
     prefix: str = field(default_factory=lambda: f"ds-{uuid.uuid4().hex[:12]}")
     options: dict[str, Any] = field(default_factory=dict)
+    threaded: bool = False
 
     def __post_init__(self) -> None:
         self.inner = self.backing.transport
-        self.store = ScriptedTransport(self.inner)
+        self.store = (ThreadedScripted if self.threaded else ScriptedTransport)(self.inner)
 
     @property
     def layout(self) -> Keys:
