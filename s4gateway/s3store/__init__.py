@@ -98,6 +98,7 @@ from s4gateway.s3store.transport import (
     ListPage,
     PutInfo,
     RangeInfo,
+    ThreadedTransport,
     Transport,
 )
 from s4gateway.s3store.views import (
@@ -167,6 +168,7 @@ __all__ = [
     "ServerError",
     "Store",
     "StreamEntry",
+    "ThreadedTransport",
     "Throttled",
     "TimingConfigError",
     "TokenError",
