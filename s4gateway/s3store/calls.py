@@ -241,19 +241,24 @@ class _Landing(Generic[_Result]):
         self._failure: Exception | None = None
 
     def land(self, body: bytes) -> int:
-        """Do the work; return the size of the body."""
+        """Do the work, anew when the body comes again; return the size of the body."""
         self.arrived = self._clock.monotonic()
+        self._made, self._failure = [], None
         try:
-            self._made.append(self._work(body))
+            self._made = [self._work(body)]
         except Exception as error:
             self._failure = error
         return len(body)
 
     def result(self) -> _Result:
         """Return what was made; raises what the work raised."""
-        if self._failure is not None:
-            raise self._failure
-        return self._made[0]
+        failure, self._failure = self._failure, None
+        if failure is None:
+            return self._made[0]
+        try:
+            raise failure
+        finally:
+            failure = None  # its traceback knows this place, and the body
 
 
 async def _md5(body: bytes) -> str:

@@ -1,7 +1,11 @@
 """Retries, turns and the ETag check of every request. Acceptance 22 to 24."""
 
 import asyncio
+import contextlib
+import gc
 import logging
+import weakref
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -145,6 +149,53 @@ async def test_a_body_is_worked_on_once_whatever_came_before_it():
     assert await harness.calls.get_then("k", lambda body: seen.append(body) or len(body)) == 9000
     assert seen == [BODY]
     assert harness.store.counts()["get"] == 4
+
+
+async def test_a_body_that_comes_again_is_worked_on_anew():
+    """A transport that fails after the work was done, which is not to be relied on."""
+    harness, seen = Threaded(), []
+    await harness.calls.put("k", BODY)
+    get_then = harness.store.get_then
+
+    async def lossy(key: str, work: Callable[[bytes], Any], **options: Any) -> Any:
+        size = await get_then(key, work, **options)
+        if len(seen) == 1:
+            raise errors.ConnectionFailed("get", key)
+        return size
+
+    def work(body: bytes) -> int:
+        seen.append(body)
+        if len(seen) == 1:
+            raise ValueError("no")
+        return len(seen)
+
+    harness.store.get_then = lossy
+    assert await harness.calls.get_then("k", work) == 2
+
+
+async def test_a_failure_of_the_work_does_not_keep_the_body():
+    harness = Threaded()
+    await harness.calls.put("k", BODY)
+
+    class Seen:
+        """Something that lives as long as the frames that know it."""
+
+    seen = Seen()
+    alive = weakref.ref(seen)
+
+    def work(_body: bytes, mine: list[Seen]) -> None:
+        what = mine.pop()
+        raise ValueError(id(what))
+
+    gc.disable()
+    try:
+        mine = [seen]
+        del seen
+        with contextlib.suppress(ValueError):
+            await harness.calls.get_then("k", lambda body: work(body, mine))
+        assert alive() is None
+    finally:
+        gc.enable()
 
 
 @pytest.mark.parametrize(
