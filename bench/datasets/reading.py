@@ -169,7 +169,7 @@ class _Link(Boto3Transport):
     async def get_then(self, key: str, work: Callable[[bytes], Any], **more: Any) -> Any:
         body = await super().get_then(key, bytes, **more)
         await self._pass(len(body))
-        return work(body)
+        return await asyncio.to_thread(work, body)
 
     async def get_range(self, key: str, start: int | None, length: int, **more: Any) -> Any:
         part = await super().get_range(key, start, length, **more)

@@ -5,7 +5,6 @@ frames decoded ahead that its content comes from.
 """
 
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator
-from contextlib import AsyncExitStack
 from dataclasses import field
 
 from s4gateway.backend.base import Backend, HeaderList, ObjectStream
@@ -100,15 +99,26 @@ Resource = ObjectStream | Reservation | Frames
 
 
 async def close_all(*resources: Resource) -> None:
-    """Give back connections, memory and what was decoded ahead: each, also when one fails."""
-    async with AsyncExitStack() as stack:
-        for resource in reversed(resources):
+    """Give back connections, memory and what was decoded ahead: each, also when one fails.
+
+    Raises the first failure.
+    """
+    failure: BaseException | None = None
+    for resource in resources:
+        try:
             if isinstance(resource, Reservation):
-                stack.callback(resource.release)
+                resource.release()
             elif isinstance(resource, Frames):
-                stack.push_async_callback(resource.aclose)
+                await resource.aclose()
             else:
-                stack.push_async_callback(resource.close)
+                await resource.close()
+        except BaseException as error:
+            failure = failure or error
+    try:
+        if failure is not None:
+            raise failure
+    finally:
+        failure = None  # its traceback knows this place
 
 
 async def through(stream: ObjectStream, counter: Counter) -> AsyncGenerator[bytes, None]:

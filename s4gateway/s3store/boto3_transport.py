@@ -1,9 +1,9 @@
 """Any boto3 S3 client as a transport.
 
-boto3 blocks, so each request runs in a thread of a pool that does nothing else: a thread of it
-never waits for another, hence the pool cannot lock up. Rule: the caller's client is never changed.
-A twin shares its connections and settings and has an event system of its own, through which each
-request gets its extra headers before it is signed.
+boto3 blocks, so each request, and what is to be done with its body at once, runs in a thread of a
+pool of its own: a thread of it never waits for another, hence the pool cannot lock up. Rule: the
+caller's client is never changed. A twin shares its connections and settings and has an event system
+of its own, through which each request gets its extra headers before it is signed.
 """
 
 import asyncio
@@ -149,13 +149,17 @@ class Boto3Transport:
 
     async def get(self, key: str, *, headers: Mapping[str, str] = NO_HEADERS) -> bytes:
         """Return an object's body."""
-        return await self.get_then(key, _as_it_is, headers=headers)
+        return await self._get(key, _as_it_is, headers)
 
     async def get_then(
         self, key: str, work: Callable[[bytes], _Result], *, headers: Mapping[str, str] = NO_HEADERS
     ) -> _Result:
         """Return what `work` makes of an object's body, on the thread where that has arrived."""
+        return await self._get(key, work, headers)
 
+    async def _get(
+        self, key: str, work: Callable[[bytes], _Result], headers: Mapping[str, str]
+    ) -> _Result:
         def send() -> bytes:
             answer = self._client.get_object(Bucket=self._bucket, Key=key)
             return _body(answer)
@@ -241,7 +245,10 @@ class Boto3Transport:
                 answer = send()
             except (boto_errors.BotoCoreError, boto_errors.ClientError, OSError) as error:
                 raise translated(op, key, error) from error
-            return work(answer)
+            try:
+                return work(answer)
+            except StopIteration as error:  # which no future can hold (PEP 479)
+                raise RuntimeError("the work on a body raised StopIteration") from error
 
         # Sent within the caller's context, so that tracing of HTTP clients finds its parent.
         context = contextvars.copy_context()

@@ -1,9 +1,9 @@
 """Every request of a dataset: its turn, its retries, and the check that what was sent was stored.
 
 Rule: a request holds one of the target's places from its first try to its last, the pauses between
-them included, so that a store in trouble is not asked more. Five tries at most; what may have
-helped is tried again (no whole answer, 429, 5xx, a body that is not what was sent), anything else
-ends the request at once, as does cancellation.
+them and what is done on its thread included, so that a store in trouble is not asked more. Five
+tries at most; what may have helped is tried again (no whole answer, 429, 5xx, a body that is not
+what was sent), anything else ends the request at once, as does cancellation.
 """
 
 import asyncio
@@ -62,6 +62,7 @@ class S3Calls:
     ) -> None:
         self.limit = limit
         self._transport = transport
+        self._threaded = transport if isinstance(transport, ThreadedTransport) else None
         self._telemetry = telemetry
         self._clock = telemetry.clock
         self._headers = headers
@@ -108,24 +109,31 @@ class S3Calls:
     @property
     def is_threaded(self) -> bool:
         """Whether `get_then` has a thread to work on."""
-        return isinstance(self._transport, ThreadedTransport)
+        return self._threaded is not None
 
     async def get_then(self, key: str, work: Callable[[bytes], _Result]) -> _Result:
         """Return what `work` makes of an object's body, on the thread where that has arrived.
 
         Raises NotFound, and what `work` raises. The request counts as ended when its body is there;
-        its place is free when the thread is. For transports that are threaded.
+        its place is free, and its span ends, when the thread is done. What arrives for a caller who
+        has left is dropped. For transports that are threaded.
         """
-        transport = self._transport
-        assert isinstance(transport, ThreadedTransport)
+        transport = self._threaded
+        assert transport is not None, "see is_threaded"
         landing: _Landing[_Result] = _Landing(work, self._clock)
 
-        async def send() -> int:
-            size = await transport.get_then(key, landing.land, headers=self._headers)
-            self._telemetry.received(size)
-            return size
+        async def send() -> None:
+            landing.arrived = None
+            await transport.get_then(key, landing.land, headers=self._headers)
 
-        await self._call("get", key, send, landing)
+        try:
+            await self._call("get", key, send, landing)
+        except BaseException:
+            landing.is_wanted = False
+            raise
+        finally:
+            if landing.arrived is not None:
+                self._telemetry.received(landing.size)
         return landing.result()
 
     async def get_range(self, key: str, start: int | None, length: int) -> RangeInfo:
@@ -191,8 +199,11 @@ class S3Calls:
                 raise
             finally:
                 ended = landing.arrived if landing is not None else None
-                seconds = (self._clock.monotonic() if ended is None else ended) - started
-                self._telemetry.requested(op, seconds, attempts, failure)
+                if ended is None:
+                    ended = self._clock.monotonic()
+                elif isinstance(failure, asyncio.CancelledError):
+                    failure = None  # it was the work that was cancelled
+                self._telemetry.requested(op, ended - started, attempts, failure)
 
     async def _pause_or_raise(self, op: str, attempt: int, error: errors.TransportError) -> None:
         if attempt == ATTEMPTS or not is_transient(error):
@@ -231,24 +242,28 @@ class _Landing(Generic[_Result]):
     A failure of the work is kept for who asked for it: it is none of the request.
     """
 
-    __slots__ = ("_clock", "_failure", "_made", "_work", "arrived")
+    __slots__ = ("_clock", "_failure", "_made", "_work", "arrived", "is_wanted", "size")
 
     def __init__(self, work: Callable[[bytes], _Result], clock: Clock) -> None:
         self.arrived: float | None = None
+        self.size = 0
+        self.is_wanted = True
         self._work = work
         self._clock = clock
         self._made: list[_Result] = []
         self._failure: Exception | None = None
 
-    def land(self, body: bytes) -> int:
-        """Do the work, anew when the body comes again; return the size of the body."""
+    def land(self, body: bytes) -> None:
+        """Do the work, anew when the body comes again."""
+        if not self.is_wanted:
+            return
+        self.size = len(body)
         self.arrived = self._clock.monotonic()
         self._made, self._failure = [], None
         try:
             self._made = [self._work(body)]
         except Exception as error:
             self._failure = error
-        return len(body)
 
     def result(self) -> _Result:
         """Return what was made; raises what the work raised."""

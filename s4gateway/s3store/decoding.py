@@ -2,7 +2,8 @@
 
 Rule: files are taken in the order of their keys and rows in the order of the file; which columns
 are decoded is decided once for a read, and what only deduplication needs does not leave here. At
-any time as much is worked on as there are cores, in threads.
+any time as much is worked on as there are cores, in threads; files that a transport's own threads
+decode on arrival are beside that.
 """
 
 import asyncio

@@ -77,7 +77,10 @@ class Fetcher:
 
         def landed(body: bytes) -> Fetched:
             fetched = _whole(key, body)
-            table = decode(fetched)
+            try:
+                table = decode(fetched)
+            except DecodeError:  # told where the table is asked for
+                table = None
             return fetched if table is None else replace(fetched, source=None, table=table)
 
         return await self._calls.get_then(key, landed)

@@ -3,6 +3,8 @@
     files in order ─> downloads, many at a time ─> decoding, as many as ─> up to `read_ahead`
                       (a place for each body)      there are cores         partitions ─> reader
 
+What a reader wants all at once may also be decoded on arrival, by the thread of the transport.
+
 Rules. Partitions are taken up and delivered in order; those that may be read ahead are decoded side
 by side. Where partitions are wanted one by one, the first is fetched alone, so that it comes as
 soon as if it were the only one; of the rest two files set out for each that has landed, so that
@@ -11,11 +13,12 @@ one the reader gets, and whoever leaves early ends the downloads and waits for t
 """
 
 import asyncio
+import os
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Generic, ParamSpec, TypeVar
+from typing import Final, Generic, ParamSpec, TypeVar
 
 import pyarrow as pa
 
@@ -32,6 +35,8 @@ from s4gateway.s3store.watching import Standing, Watch
 T = TypeVar("T")
 _Result = TypeVar("_Result")
 Arguments = ParamSpec("Arguments")
+
+_PLACES_A_CORE: Final = 4  # requests under way from which decoding may keep theirs
 
 
 @dataclass(slots=True, eq=False)
@@ -67,15 +72,18 @@ class Pipeline(Generic[T]):
         fetcher = Fetcher(target.calls, target.telemetry, view.needed.names)
         self._decoder = Decoder(view, fetcher, method, len(files), frugal=read_ahead.bytes > 0)
         self._watch = Watch(method, target.clock, self._standing)
-        # A body that may be decoded as soon as it is there need not change threads for it.
-        at_once = read_ahead is EVERYTHING and target.calls.is_threaded
+        # A body that may be decoded as soon as it is there need not change threads for it. Its
+        # place is taken meanwhile, so there must be many more than decoding can keep.
+        places = target.calls.limit
+        spare = places >= _PLACES_A_CORE * (os.cpu_count() or 1)
+        at_once = read_ahead is EVERYTHING and target.calls.is_threaded and spare
         largest = max((len(group) for _, group in self._partitions), default=1)
         self._downloads = Downloads(
             partial(fetcher.fetch, decode=self._decoder.decode if at_once else None),
             target.telemetry,
             method,
             self._watch,
-            places=max(target.calls.limit, largest),
+            places=max(places, largest),
             most_bytes=read_ahead.body_bytes,
             tolerant=tolerant,
         )

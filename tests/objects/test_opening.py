@@ -9,6 +9,7 @@ import pytest
 
 from s4gateway.backend.memory import MemoryBackend
 from s4gateway.objects.budget import ByteBudget
+from s4gateway.objects.opening import close_all
 from s4gateway.objects.plaintext import Frames
 from tests import corpus
 from tests.objects import world
@@ -36,6 +37,26 @@ class LingeringFrames(Frames):
         await self._frames.aclose()
         self._ending.set()
         await asyncio.Event().wait()
+
+
+async def test_the_first_failure_is_told_when_several_fail_to_close():
+    closed = []
+
+    class Failing:
+        def __init__(self, error: BaseException) -> None:
+            self.error = error
+
+        async def close(self) -> None:
+            closed.append(self.error)
+            raise self.error
+
+    instance = Instance(MemoryBackend(), ByteBudget(world.MIB))
+    first, second = asyncio.CancelledError(), ValueError("second")
+    reservation = instance.budget.share(1000)
+    with pytest.raises(asyncio.CancelledError):
+        await close_all(Failing(first), Failing(second), reservation)  # type: ignore[arg-type]
+    assert closed == [first, second]
+    assert instance.budget.used == 0
 
 
 @pytest.mark.parametrize("where", ["content", "frames"])

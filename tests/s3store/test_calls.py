@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import gc
 import logging
+import threading
 import weakref
 from collections.abc import Callable
 from typing import Any
@@ -171,6 +172,44 @@ async def test_a_body_that_comes_again_is_worked_on_anew():
 
     harness.store.get_then = lossy
     assert await harness.calls.get_then("k", work) == 2
+
+
+class Gated(transports.ThreadedScripted):
+    """Bodies that arrive on their thread when `gate` opens; `begun` and `done` are of threads."""
+
+    def __init__(self, inner: MemoryTransport) -> None:
+        super().__init__(inner)
+        self.gate, self.begun, self.done = (threading.Event() for _ in range(3))
+
+    async def get_then(self, key: str, work: Callable[[bytes], Any], **options: Any) -> Any:
+        body = await self.get(key, **options)
+
+        def arrive() -> Any:
+            self.begun.set()
+            assert self.gate.wait(60)
+            try:
+                return work(body)
+            finally:
+                self.done.set()
+
+        return await asyncio.to_thread(arrive)
+
+
+async def test_what_arrives_for_a_caller_who_has_left_is_not_worked_on():
+    harness, seen = Threaded(), []
+    await harness.calls.put("k", BODY)
+    store = Gated(harness.memory)
+    patient = S3Calls(store, Telemetry({}, harness.clock), limit=1, headers={})
+    reading = asyncio.get_running_loop().create_task(patient.get_then("k", seen.append))
+    assert await asyncio.to_thread(store.begun.wait, 60)
+    reading.cancel()
+    await asyncio.wait([reading])
+    assert reading.cancelled()
+    store.gate.set()
+    assert await asyncio.to_thread(store.done.wait, 60)
+    assert seen == []
+    await patient.get_then("k", seen.append)
+    assert seen == [BODY]
 
 
 async def test_a_failure_of_the_work_does_not_keep_the_body():

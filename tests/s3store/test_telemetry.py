@@ -12,6 +12,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 
 from s4gateway.s3store import (
     CommitAfterTimeoutError,
+    DecodeError,
     MemoryTransport,
     MissingDataError,
     errors,
@@ -283,6 +284,20 @@ async def test_67_a_request_has_ended_when_its_body_is_there(seen: Seen):
     ended = {"operation=get,outcome=success": 2.0}
     assert seen.counts("s3store.s3.request.duration") == ended
     assert seen.counts("s3store.s3.response.body.size") == {"operation=get": 4}
+
+
+async def test_67_the_bytes_of_a_file_that_cannot_be_decoded_are_counted(
+    dataset: World, seen: Seen
+):
+    async with dataset.open() as orders:
+        await orders.write([order("a")])
+        (key,) = [each for each in await dataset.keys() if each.endswith(".parquet")]
+        await dataset.inner.put(f"{dataset.prefix}/{key}", b"PAR1" + bytes(700))
+        with pytest.raises(DecodeError, match="is no Parquet file"):
+            await orders.read("*")
+    assert seen.counts("s3store.read.bytes") == {"method=read": 704}
+    counted = seen.counts("s3store.s3.request.count")
+    assert not any("error" in series for series in counted if "get" in series)
 
 
 @pytest.mark.parametrize("how", ["break", "cancel", "error", "drop"])
