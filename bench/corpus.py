@@ -14,8 +14,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import google_crc32c
 import zstandard
+from awscrt import checksums
 
 MIB = 1 << 20
 LEVEL = 3
@@ -146,7 +146,7 @@ def coding_cost(body: bytes, level: int = LEVEL) -> tuple[CodingCost, list[bytes
     hashed = time.thread_time()
     crc = 0
     for offset in range(0, len(body), _PIECE):
-        crc = google_crc32c.extend(crc, body[offset : offset + _PIECE])
+        crc = checksums.crc32c(body[offset : offset + _PIECE], crc)
     summed = time.thread_time()
     return CodingCost(zstd=coded - start, md5=hashed - coded, crc32c=summed - hashed), frames
 

@@ -1,10 +1,9 @@
 """CRC-32C (Castagnoli), the checksum of every decoded chunk: RFC 3720 appendix B.4.
 
 Reflected polynomial 0x82F63B78, initial value and final xor 0xFFFFFFFF; the empty string has 0.
-C libraries do the work and let other threads run meanwhile.
+A C library does the work in place, and for long runs lets other threads run meanwhile.
 """
 
-import google_crc32c
 from awscrt import checksums
 
 
@@ -16,9 +15,6 @@ def crc32c(data: bytes | bytearray | memoryview, value: int = 0) -> int:
     >>> crc32c(b"6789", crc32c(b"12345")) == crc32c(b"123456789")
     True
     """
-    if isinstance(data, bytes):
-        return int(google_crc32c.extend(value, data))
-    # That library reads `bytes` only; this one any buffer, without a copy.
     return int(checksums.crc32c(data, value))
 
 
