@@ -8,7 +8,7 @@ CLIENTS := .venv-awscli/.installed .venv-s3fs/.installed .venv-deltalake/.instal
 ARGS   ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help dev clients run test huge check format e2e bench s3tests docs clean
+.PHONY: help dev clients run test huge lowest check format e2e bench s3tests docs clean
 
 help:  ## print this list
 	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / {printf "make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -48,6 +48,14 @@ format: $(STAMP)  ## rewrite the sources in house format
 
 test: $(STAMP) $(CLIENTS)  ## every test a fresh machine can run in minutes, real S3 server included
 	$(BIN)/pytest -q -n 2 -m 'not huge' $(ARGS)
+
+lowest:  ## fast tests with the oldest libraries that pyproject.toml allows, about eight minutes
+	rm -rf .venv-lowest
+	$(PYTHON) -m venv .venv-lowest
+	.venv-lowest/bin/pip install --quiet --disable-pip-version-check uv
+	.venv-lowest/bin/uv pip install --quiet --python .venv-lowest/bin/python \
+		--resolution lowest-direct --editable '.[dev]'
+	.venv-lowest/bin/pytest -q -m 'not e2e and not slow and not huge' -n 2 $(ARGS)
 
 huge: $(STAMP) $(CLIENTS)  ## the tests that move gigabytes or take minutes, about half an hour
 	$(BIN)/pytest -q -m huge -o faulthandler_timeout=3600 $(ARGS)

@@ -69,7 +69,7 @@ def of_class(record: type, where: str = "") -> Fields:
     """Return the fields of a dataclass or pydantic model; raises ConfigError."""
     if dataclasses.is_dataclass(record):
         found = _of_dataclass(record)
-    elif hasattr(record, "__pydantic_fields__"):
+    elif hasattr(record, "model_fields"):
         found = _of_model(record)
     else:
         what = f"{where}: " if where else ""
@@ -115,7 +115,7 @@ def _of_model(record: Any) -> Fields:
     """A pydantic model; its values are validated when rows are made."""
     found = []
     inputs = {}
-    for name, info in record.__pydantic_fields__.items():
+    for name, info in record.model_fields.items():
         column = next((extra for extra in info.metadata if isinstance(extra, Column)), None)
         alias = info.serialization_alias or info.alias or name
         inputs[name] = info.validation_alias if isinstance(info.validation_alias, str) else name
