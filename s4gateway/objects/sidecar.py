@@ -170,15 +170,15 @@ class Sidecars:
     ) -> list[removal.Version] | None:
         """Versions of the sidecar of an object that has none left; None when it has any.
 
-        `markers`: delete markers are versions. An object's versions are listed before its
-        sidecar's, but found after them by SeaweedFS: a page that ends with the sidecar says
-        nothing. Raises BackendError, S3Error.
+        `markers`: delete markers are versions. A page that is cut says nothing: stores differ in
+        the order they list versions in. Raises BackendError, S3Error.
         """
         bucket, key = name
         sidecar = keys.sidecar_key(key)
         page = await self._versions(bucket, key, _LOOKED_AT)
-        cut = page.is_truncated and page.entries[-1:] and page.entries[-1].key in {key, sidecar}
-        if cut or any(each.key == key and (markers or not each.is_marker) for each in page.entries):
+        if page.is_truncated or any(
+            each.key == key and (markers or not each.is_marker) for each in page.entries
+        ):
             return None
         return [
             removal.Version(sidecar, each.version_id)

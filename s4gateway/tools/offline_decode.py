@@ -236,7 +236,7 @@ def _expected(kind: Stored, tail: Tail | None) -> Expected:
     if said is None:
         return Expected(kind.logical_size, kind.logical_etag)
     checksum = None if said.checksum is None else (*said.checksum, "FULL_OBJECT")
-    return Expected(said.original_size, said.logical_etag, checksum=checksum, crc32c=said.crc32c)
+    return Expected(said.original_size, kind.md5, checksum=checksum, crc32c=said.crc32c)
 
 
 def load_dictionary(path: Path) -> ZstdDict:

@@ -7,7 +7,7 @@ and compared; but the bytes are others, and so are ETag, length and checksums.
 """
 
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from s4gateway.backend.base import Backend
@@ -110,7 +110,8 @@ async def parquet_recompact(
             rewriter = Rewriter(objects, params, gate, maker.make)
             await rewrite_run.rewrite_all(objects, params, rewriter, progress, tally)
             tally.unlike_etags = maker.unlike_etags
-    return _report(params, tally, gate, maker.refused)
+    report = _report(params, tally, gate, maker.refused)
+    return replace(report, notes=(*report.notes, *remembered.notes))
 
 
 class _Gate:

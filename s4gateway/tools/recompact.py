@@ -77,7 +77,7 @@ async def recompact(
     with closing(Remembered(params.state_file)) as remembered:
         kind = _Recompact(params, remembered)
         await rewrite_run.run(backend, params, kind, progress, tally)
-    return _report(params, tally, kind)
+    return _report(params, tally, kind, remembered)
 
 
 class _Recompact:
@@ -148,9 +148,11 @@ def _level(text: str | None) -> int:
     return int(text)
 
 
-def _report(params: RecompactParams, tally: Tally, kind: _Recompact) -> RecompactReport:
+def _report(
+    params: RecompactParams, tally: Tally, kind: _Recompact, remembered: Remembered
+) -> RecompactReport:
     count = tally.outcomes
-    notes = tally.notes(params)
+    notes = [*tally.notes(params), *remembered.notes]
     if kind.counted and params.execute and params.ledger_file is None:
         notes.append(rewrite_run.uncounted(kind.counted))
     if count[Outcome.INSUFFICIENT_GAIN] and params.state_file is None:

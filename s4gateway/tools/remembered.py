@@ -5,10 +5,13 @@ Last-Modified, and on a versioned bucket a version. So it is kept beside the run
 (https://www.sqlite.org/), by bucket, key, ETag and level: an object that was written since has
 another ETag. What was measured is kept, not the verdict: another gain can be asked for.
 
-Rule: the file only ever saves work. It holds so many rows and forgets the oldest.
+Rule: the file only ever saves work. It holds so many rows and forgets the oldest, and when it fails
+the run goes on without it.
 """
 
+import contextlib
 import sqlite3
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
@@ -16,6 +19,7 @@ from s4gateway.objects.cache import ObjectName
 from s4gateway.state.files import StateFileError, StateFileParse, StateFileRead
 
 LIMIT: Final = 2_000_000  # rows; about 200 bytes each
+_WAIT: Final = 0.5  # seconds for another run's write; the event loop waits, too
 _SLACK: Final = 10_000  # rows above the limit before the oldest are dropped
 _TABLE: Final = """
 create table if not exists recompacted (
@@ -37,6 +41,7 @@ class Remembered:
     """
 
     def __init__(self, path: Path | None, limit: int = LIMIT) -> None:
+        self.notes: tuple[str, ...] = ()  # what went wrong with it
         self._limit = limit
         self._added = 0
         self._rows: sqlite3.Connection | None = None
@@ -45,43 +50,58 @@ class Remembered:
 
     def size(self, name: ObjectName, etag: str, level: int) -> int | None:
         """Bytes this version took at that level; None when that is not known."""
-        if self._rows is None:
-            return None
-        found = self._rows.execute(
-            "select etag, size from recompacted where bucket = ? and key = ? and level = ?",
-            (*map(_text, name), level),
-        ).fetchone()
+        found = None
+        with self._file() as rows:
+            if rows is not None:
+                found = rows.execute(
+                    "select etag, size from recompacted where bucket = ? and key = ? and level = ?",
+                    (*map(_text, name), level),
+                ).fetchone()
         return found[1] if found is not None and found[0] == etag else None
 
     def add(self, name: ObjectName, etag: str, level: int, size: int) -> None:
         """Remember it."""
-        if self._rows is None:
-            return
-        self._rows.execute(
-            "insert into recompacted (bucket, key, etag, level, size) values (?, ?, ?, ?, ?)",
-            (*map(_text, name), etag, level, size),
-        )
-        self._added += 1
-        if self._added % _SLACK == 0:
-            self._forget()
+        with self._file() as rows:
+            if rows is None:
+                return
+            rows.execute(
+                "insert into recompacted (bucket, key, etag, level, size) values (?, ?, ?, ?, ?)",
+                (*map(_text, name), etag, level, size),
+            )
+            self._added += 1
+            if self._added % _SLACK == 0:
+                self._forget(rows)
 
-    def _forget(self) -> None:
-        assert self._rows is not None
-        self._rows.execute(
+    @contextlib.contextmanager
+    def _file(self) -> Iterator[sqlite3.Connection | None]:
+        """The file, which is given up once it fails: a wait for it holds up the whole run."""
+        try:
+            yield self._rows
+        except sqlite3.Error as error:
+            self.notes = (f"The state file was given up during the run: {error}.",)
+            rows, self._rows = self._rows, None
+            if rows is not None:
+                with contextlib.suppress(sqlite3.Error):
+                    rows.close()
+
+    def _forget(self, rows: sqlite3.Connection) -> None:
+        rows.execute(
             "delete from recompacted where number <= (select max(number) from recompacted) - ?",
             (self._limit,),
         )
 
     def close(self) -> None:
         """Close the file; everything is in it already."""
-        if self._rows is not None:
-            self._forget()
-            self._rows.close()
+        with self._file() as rows:
+            if rows is not None:
+                self._forget(rows)
+                self._rows = None
+                rows.close()
 
 
 def _open(path: Path) -> sqlite3.Connection:
     try:
-        rows = sqlite3.connect(path, isolation_level=None)
+        rows = sqlite3.connect(path, timeout=_WAIT, isolation_level=None)
     except sqlite3.Error as error:
         raise StateFileRead(path, str(error)) from error
     try:

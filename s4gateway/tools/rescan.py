@@ -122,10 +122,11 @@ async def rescan(backend: Backend, order: Rescan, progress: Progress = SILENT) -
     """Scan, compare and, if so ordered, correct the ledger.
 
     Raises BackendError, state.files.StateFileError, savings.SameFileTwice, and LedgerMoved where
-    the ledger was to be replaced and was not.
+    the ledger was to be replaced and was not. Nothing is written about a bucket that may have
+    versions nobody knows of.
     """
     before = _ledger(order)
-    state, noted = await _versioning(backend, order.target.bucket)
+    state, noted = await _versioning(backend, order)
     try:
         count = await _scan(backend, order, versions=state is not None, progress=progress)
     except BackendAnswer as error:
@@ -141,12 +142,14 @@ async def rescan(backend: Backend, order: Rescan, progress: Progress = SILENT) -
     return _report(order, state, count, before, (*noted, *_notes(order, count, moved)), written)
 
 
-async def _versioning(backend: Backend, bucket: str) -> tuple[str | None, tuple[str, ...]]:
+async def _versioning(backend: Backend, order: Rescan) -> tuple[str | None, tuple[str, ...]]:
     try:
-        return await walk.versioning(backend, bucket), ()
+        return await walk.versioning(backend, order.target.bucket), ()
     except BackendAnswer as error:
         if error.code == "NoSuchBucket" or error.status == _NOT_IMPLEMENTED:
             return None, ()
+        if order.write:
+            raise
         note = (
             f"Could not determine whether the bucket keeps versions ({error}); none were counted."
         )

@@ -78,7 +78,10 @@ class Encoder:
         except BaseException:
             encoded.close()
             raise
-        return attributes, encoded.with_checksum(check.declared)
+        encoded = encoded.with_checksum(check.declared)
+        if check.has_opaque_etag:
+            encoded = replace(encoded, manifest=replace(encoded.manifest, opaque_etag=True))
+        return attributes, encoded
 
     def _check(self, source: Attributes) -> None:
         if source.stored.tail is not None and source.tail is None:

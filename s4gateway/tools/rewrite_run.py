@@ -223,6 +223,11 @@ async def _look_at_versions(backend: Backend, params: RewriteParams, tally: Tall
         if error.code == "NoSuchBucket":
             raise
         tally.versioning_unknown = str(error)
+        if params.execute and not params.noncurrent_ok:
+            raise RewriteRefused(
+                f"could not determine whether {bucket} keeps versions ({error}), where everything"
+                " rewritten would stay stored; give --noncurrent-ok to write all the same"
+            ) from error
     if tally.versioning == "Enabled" and params.execute and not params.noncurrent_ok:
         raise RewriteRefused(
             f"{bucket} keeps versions: everything rewritten stays stored as a noncurrent version,"

@@ -16,6 +16,7 @@ from s4gateway.backend.base import Backend, BackendAnswer, Body, Head, HeaderLis
 from s4gateway.objects import frame_headers
 from s4gateway.objects.attributes import with_tail
 from s4gateway.objects.cache import TailCache
+from s4gateway.objects.footprint import MARK
 from s4gateway.s3 import etag as etags
 from s4gateway.s3 import query
 from s4gateway.tools import sidecar_errors, sidecars
@@ -27,6 +28,10 @@ from s4gateway.wire.manifest import Form
 
 _NO_CONDITION: Final = frozenset({400, 405, 501})  # a store that does not know the header
 _RACE_LOST: Final = frozenset({404, 409, 412})
+_UNCOUNTED: Final = (
+    "a savings ledger counts this object and does not know of the change: its counters are due for"
+    " s4 savings --rescan --write"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,12 +105,15 @@ class _Repair:
         )
         if _is_needed(found, index):
             size = await self._write(index, before)
-            return replace(report, action="rebuilt", sidecar_bytes=size)
+            return replace(report, action="rebuilt", sidecar_bytes=size, notes=self._notes())
         if before is None:
             return report
         if not await self._remove(before.etag, None):
             raise sidecar_errors.OverwrittenDuringRepair("the sidecar was replaced meanwhile")
-        return replace(report, action="removed")
+        return replace(report, action="removed", notes=self._notes())
+
+    def _notes(self) -> tuple[str, ...]:
+        return (_UNCOUNTED,) if self._found.stored.ledger else ()
 
     async def _look(self) -> Head | None:
         """The sidecar that stands there; None when there is none."""
@@ -153,7 +161,7 @@ class _Repair:
         """Replace the sidecar that was seen, and no other where the store can tell."""
         md5 = base64.b64encode(hashlib.md5(data, usedforsecurity=False).digest()).decode()
         body = Body.of(data, md5=md5)  # buckets with Object Lock take nothing without
-        fields = [("content-type", CONTENT_TYPE)]
+        fields = [("content-type", CONTENT_TYPE), *((MARK,) if self._found.stored.ledger else ())]
         condition = ("if-none-match", "*")
         if before is not None:
             condition = ("if-match", etags.quote(before.etag))

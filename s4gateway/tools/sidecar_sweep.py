@@ -8,9 +8,10 @@ may be writing a new one. Whatever cannot be found out is left alone and counted
 from collections import Counter
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Final
 
 from s4gateway.backend.base import Backend, BackendAnswer, BackendError
-from s4gateway.objects.cache import IndexCache
+from s4gateway.objects.cache import IndexCache, ObjectName
 from s4gateway.objects.lanes import Lanes
 from s4gateway.objects.sidecar import Sidecars
 from s4gateway.tools.failure import NAMED, Bounded, Failure
@@ -22,6 +23,8 @@ from s4gateway.tools.target import Target
 from s4gateway.tools.walk import Listed, each, versioning, walk
 from s4gateway.wire.index import MAX_SIDECAR_BYTES, FrameIndex
 from s4gateway.wire.keys import SIDECAR_SUFFIX
+
+_IS_MARKER: Final = 405  # of a GET that names the version of a delete marker
 
 
 class Orphan(StrEnum):
@@ -185,11 +188,24 @@ class _Sweeping:
     async def _delete(self, sidecar: str, tag: str, kind: Orphan) -> bool:
         """Delete it, with all its versions when its object has none left either."""
         bucket = self.sweep.bucket
-        key = sidecar.removesuffix(SIDECAR_SUFFIX)
+        name = bucket, sidecar.removesuffix(SIDECAR_SUFFIX)
         alone = self.state is not None and kind is Orphan.PAIRED_MISSING
-        if alone and await self.sidecars.purge((bucket, key)):
+        if alone and await self._are_sidecars(name) and await self.sidecars.purge(name):
             return True
         return await remove_sidecar(self.backend, bucket, sidecar, tag)
+
+    async def _are_sidecars(self, name: ObjectName) -> bool:
+        """Whether every version that would go with the current one is a sidecar, too."""
+        for version in await self.sidecars.left_behind(name) or ():
+            try:
+                loaded = await load_sidecar(self.backend, name, version.version_id)
+            except BackendAnswer as error:
+                if error.status != _IS_MARKER:
+                    raise
+            else:
+                if loaded is not None and loaded.index is None:
+                    return False
+        return True
 
     def _fail(self, key: str, op: str, error: Exception) -> None:
         self.failures.add(Failure(key, op, str(error)))

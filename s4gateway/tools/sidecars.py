@@ -16,6 +16,7 @@ from s4gateway.backend.base import Backend, BackendAnswer, BackendProtocolError,
 from s4gateway.objects import frame_headers
 from s4gateway.objects.attributes import Attributes, describe
 from s4gateway.objects.opening import Source
+from s4gateway.s3 import query
 from s4gateway.tools.sidecar_errors import FrameScan, MissingContentLength
 from s4gateway.wire import keys
 from s4gateway.wire.errors import FrameError, SidecarError
@@ -89,14 +90,17 @@ class LoadedSidecar:
     problem: str = ""
 
 
-async def load_sidecar(backend: Backend, name: ObjectName) -> LoadedSidecar | None:
+async def load_sidecar(
+    backend: Backend, name: ObjectName, version: str | None = None
+) -> LoadedSidecar | None:
     """Read and decode the sidecar of an object, within bounds; None when there is none.
 
-    Raises BackendError.
+    Of several versions the one named, else the current one. Raises BackendError.
     """
     bucket, key = name
+    asked = "" if version is None else query.format_query([("versionId", version)])
     try:
-        stream = await backend.get(bucket, keys.sidecar_key(key))
+        stream = await backend.get(bucket, keys.sidecar_key(key), query=asked)
     except BackendAnswer as error:
         if error.code == "NoSuchBucket" or not error.missing:
             raise

@@ -53,10 +53,20 @@ class SourceCheck:
             algorithm, value = self.declared
             if base64.b64encode(self.digests[algorithm]).decode() != value:
                 return f"its {algorithm} is not {value}, which its client declared"
-        known = self._source.stored.logical_etag
-        if known is not None and "-" not in known and known != (found := self._md5):
+        known = self._source.stored.md5
+        if self.declared is None and known is not None and known != (found := self._md5):
             return f"its MD5 is {found}, its metadata says {known}"
         return ""
+
+    @property
+    def has_opaque_etag(self) -> bool:
+        """Whether the ETag is known to be, or may be, something else than the MD5 it looks like."""
+        stored, head = self._source.stored, self._source.head
+        if stored.form is not Form.FOREIGN:
+            return stored.manifest is not None and stored.manifest.opaque_etag
+        return _is_md5(head.etag) is not None and (
+            _is_under_a_key(head) or bool(self.unlike_its_etag)
+        )
 
     @property
     def unlike_its_etag(self) -> str:

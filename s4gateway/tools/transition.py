@@ -19,6 +19,7 @@ from enum import Enum
 
 from s4gateway.backend.base import Backend, BackendError
 from s4gateway.objects.copying import LARGEST
+from s4gateway.objects.footprint import is_accounted
 from s4gateway.tools import walk as walking
 from s4gateway.tools.failure import Bounded, Failure
 from s4gateway.tools.moving import Left, Moved, MoveFailed, MoveLeft, Mover, stored_size
@@ -107,6 +108,7 @@ class _Run:
     moved_size: int = 0
     sidecars: int = 0
     rebound: int = 0
+    counted: int = 0  # of the objects moved, so many were in a ledger
     already: int = 0
     too_recent: int = 0
     too_large: int = 0
@@ -213,6 +215,7 @@ class _Run:
             self.failures.add(error.failure)
             return
         self._count_moved(listed.size)
+        self.counted += is_accounted(head.metadata)
         await self._sidecar(self.mover.follow(listed.key, head, after))
 
     async def _realign(self, late: _LateSidecar) -> None:
@@ -263,5 +266,5 @@ class _Run:
             failures=self.failures.sorted(),
             versioning_enabled=self.versions,
         )
-        found = Findings(self.mover.conditional, self.mover.grants)
+        found = Findings(self.mover.conditional, self.mover.grants, self.counted)
         return replace(report, notes=tuple(notes(report, found)))

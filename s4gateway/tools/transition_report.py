@@ -78,10 +78,12 @@ class Findings:
     """What a run learned about the store.
 
     `conditional`: it takes a condition on what a copy replaces; `grants`: it lets ACLs be read.
+    `counted` of the objects moved are in a savings ledger.
     """
 
     conditional: bool
     grants: bool
+    counted: int = 0
 
 
 def notes(report: TransitionReport, found: Findings) -> Iterator[str]:
@@ -104,6 +106,11 @@ def notes(report: TransitionReport, found: Findings) -> Iterator[str]:
             " the store moves them, but not their sidecars"
         )
     yield from _about_store(report, found)
+    if found.counted and report.versioning_enabled is not False:
+        yield (
+            f"{found.counted} objects that a savings ledger counts may have a version more than it"
+            " knows of: its counters are due for s4 savings --rescan --write"
+        )
     if report.failed:
         yield "what failed is tried again by the next run"
     if report.failed > len(report.failures):

@@ -35,6 +35,7 @@ SSE_KMS_KEY_ID: Final = "s4-sse-kms-key-id"
 ZSTD_LEVEL: Final = "s4-zstd-level"
 LEDGER: Final = "s4-ledger"
 LOGICAL_ETAG: Final = "s4-logical-etag"
+OPAQUE_ETAG: Final = "s4-opaque-etag"
 CHECKSUM: Final = "s4-checksum"
 TAIL: Final = "s4-tail"
 PARQUET_ZSTD_LEVEL: Final = "s4-parquet-zstd-level"
@@ -64,7 +65,8 @@ class Manifest:
 
     `original_size` and `crc32c` describe the whole original body, `compressed_size` the stored one
     with its frame headers but before encryption; sizes in bytes. `checksum` is what the client
-    declared for the original body and was verified: algorithm and base64 value. ManifestError:
+    declared for the original body and was verified: algorithm and base64 value. `opaque_etag` says
+    that the logical ETag, as much as it looks like one, is no MD5 of the original. ManifestError:
     out-of-range, bad-dict-id, bad-etag, bad-checksum.
 
     >>> manifest = Manifest(CodecId.CPU_ZSTD, 1234, 567, 0xDEADBEEF, framed=True)
@@ -83,6 +85,7 @@ class Manifest:
     logical_etag: str | None = None
     ledger: bool = False
     checksum: tuple[str, str] | None = None
+    opaque_etag: bool = False
 
     def __post_init__(self) -> None:
         _check_number(self.original_size, _U64_MAX)
@@ -111,6 +114,8 @@ class Manifest:
             entries[ENCRYPTED] = _CIPHER
         if self.logical_etag is not None:
             entries[LOGICAL_ETAG] = self.logical_etag
+        if self.opaque_etag:
+            entries[OPAQUE_ETAG] = _TRUE
         if self.ledger:
             entries[LEDGER] = _LEDGERED
         if self.checksum is not None:
@@ -140,7 +145,8 @@ class Stored:
     """What the metadata of a stored object amounts to.
 
     `logical_size` and `logical_etag` are what a client should see, None when the metadata does not
-    say: always for a foreign object, and for a multipart object of an older writer. `tail` is the
+    say: always for a foreign object, and for a multipart object of an older writer. `md5` is the
+    ETag where it is that of the original. `tail` is the
     token of the tail that says it instead, at the end of a body of frames. `ledger` is whether the
     savings ledger counts it.
     """
@@ -153,6 +159,13 @@ class Stored:
     dict_id: str | None = None
     tail: str | None = None
     ledger: bool = False
+
+    @property
+    def md5(self) -> str | None:
+        """The MD5 of the original in hex, None where the metadata does not tell it."""
+        opaque = self.manifest is not None and self.manifest.opaque_etag
+        known = self.logical_etag is not None and "-" not in self.logical_etag
+        return self.logical_etag if known and not opaque else None
 
 
 _FOREIGN: Final = Stored(Form.FOREIGN)
@@ -182,6 +195,7 @@ def parse(metadata: Mapping[str, str]) -> Manifest | None:
         logical_etag=_logical_etag(metadata),
         ledger=metadata.get(LEDGER) == _LEDGERED,
         checksum=_checksum(metadata),
+        opaque_etag=metadata.get(OPAQUE_ETAG) == _TRUE,
     )
 
 

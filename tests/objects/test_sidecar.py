@@ -1,9 +1,14 @@
-from s4gateway.backend.base import BackendAnswer
+from collections.abc import Callable
+
+import pytest
+
+from s4gateway.backend.base import BackendAnswer, Body
 from s4gateway.backend.memory import MemoryBackend
 from s4gateway.wire.index import MAX_SIDECAR_BYTES
 from tests import corpus
 from tests.backends import CountingBackend, FaultyBackend
 from tests.objects import world
+from tests.objects.versioned import VersionedBackend, as_s3, as_seaweedfs
 from tests.objects.world import BUCKET, Instance
 
 NAME = (BUCKET, "k")
@@ -76,3 +81,20 @@ async def test_what_cannot_be_removed_is_left_for_later():
     faulty.fault = lambda call: BackendAnswer(403, "AccessDenied")
     await Instance(faulty).sidecars.remove(NAME)
     assert "k.s4index" in store.buckets[BUCKET]
+
+
+@pytest.mark.parametrize("scan", [as_s3, as_seaweedfs])
+@pytest.mark.parametrize("between", [10, 60])
+async def test_sidecars_stay_while_the_object_has_versions_however_a_page_is_cut(
+    scan: Callable[[str], bytes], between: int
+):
+    store = VersionedBackend(scan=scan)
+    for number in range(between):
+        await store.put(BUCKET, f"log.t{number:03}", Body.of(b"x"))
+    await store.put(BUCKET, "log", Body.of(b"old version"))
+    await store.put(BUCKET, "log.s4index", Body.of(b"its index"))
+    await store.delete(BUCKET, "log")
+    instance = world.Instance(store)
+    assert not await instance.sidecars.purge((BUCKET, "log"))
+    await instance.close()
+    assert len(store.history["log.s4index"]) == 1

@@ -350,6 +350,23 @@ async def test_a_bucket_with_versions_is_written_to_only_when_that_is_wanted(
     assert (report.migrated, report.versioning) == (1, "Enabled")
 
 
+async def test_a_bucket_that_may_have_versions_is_written_to_only_when_that_is_wanted(
+    store: DescribedBackend,
+):
+    def fault(call: Call) -> Exception | None:
+        asked = call.verb == "forward GET" and call.query == "versioning="
+        return BackendAnswer(403, "AccessDenied") if asked else None
+
+    await put(store, "key", TEXT)
+    denied = FaultyBackend(store, fault=fault)
+    with pytest.raises(RewriteRefused, match="--noncurrent-ok"):
+        await run(denied)
+    assert store.buckets[BUCKET]["key"].data == TEXT
+    report = await run(denied, execute=False)
+    assert any("Could not determine" in note for note in report.notes)
+    assert (await run(denied, noncurrent_ok=True)).migrated == 1
+
+
 async def test_an_empty_target_is_said(store: DescribedBackend):
     report = await run(store)
     assert report.notes == (f"No objects found under {BUCKET}.",)

@@ -2,6 +2,8 @@
 
 import base64
 import hashlib
+import sqlite3
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -207,6 +209,20 @@ async def test_a_state_file_of_something_else_is_refused_and_kept(
     assert state.read_bytes() == b"precious notes of somebody" * 100
     with pytest.raises(StateFileError):
         await run(store, state_file=tmp_path / "missing" / "state")
+
+
+async def test_a_state_file_that_fails_is_given_up_and_the_run_goes_on(
+    store: DescribedBackend, tmp_path: Path
+):
+    await fill(store, small=TEXT)
+    state = tmp_path / "state"
+    await run(store, state_file=state, min_gain_percent=99)
+    await fill(store, another=TEXT)
+    with closing(sqlite3.connect(state, isolation_level=None)) as other:
+        other.execute("begin immediate")
+        report = await run(store, state_file=state, min_gain_percent=99)
+    assert (report.skipped_insufficient_gain, report.remembered, report.failed) == (2, 1, 0)
+    assert any("locked" in note for note in report.notes)
 
 
 def test_the_state_file_forgets_the_oldest(tmp_path: Path):

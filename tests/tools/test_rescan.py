@@ -418,3 +418,20 @@ async def test_a_scan_leaves_no_file_and_no_thread_behind(store: MemoryBackend, 
     await scanned(store, file)
     await world.settled(files)
     assert [*tmp_path.iterdir()] == [file]  # noqa: ASYNC240 - a test may wait for its disk
+
+
+async def test_nothing_is_written_while_it_is_not_known_whether_there_are_versions(
+    store: MemoryBackend, tmp_path: Path
+):
+    class Denied(CountingBackend):
+        async def forward(self, method, raw_path, raw_query, headers, body=None):
+            raise BackendAnswer(503, "SlowDown")
+
+    put_marked(store, "small", SMALL)
+    file = state(tmp_path / "s", objects=3)
+    before = counted(file)
+    with pytest.raises(BackendAnswer, match="SlowDown"):
+        await rescan(Denied(store), whole(file, write=True))
+    assert counted(file) == before
+    found = await rescan(Denied(store), whole(file))
+    assert any("none were counted" in note for note in found.notes)

@@ -266,3 +266,12 @@ async def test_a_sidecar_is_removed_only_if_it_is_the_one_that_was_seen(store: M
     assert not await remove_sidecar(backend, BUCKET, SIDECAR, tag)
     assert world.stored_bytes(store, SIDECAR) == b"two"
     assert not await remove_sidecar(store, BUCKET, "no such", tag)
+
+
+@pytest.mark.parametrize("counted", [False, True])
+async def test_a_sidecar_is_counted_where_its_object_is(store: MemoryBackend, counted: bool):
+    lay(store, BODY, BODY.metadata | ({"s4-ledger": "1"} if counted else {}))
+    report = await repair_sidecar(store, NAME)
+    head = await store.head(BUCKET, SIDECAR)
+    assert (head.metadata.get("s4-ledger") == "1") is counted
+    assert any("--rescan" in note for note in report.notes) is counted

@@ -166,3 +166,20 @@ async def test_all_versions_of_a_sidecar_go_when_its_object_has_none_left():
 
 async def test_versions_of_a_sidecar_stay_behind_a_marker_while_its_object_has_some():
     assert await _versions_left(Enabled(), object_versions=2) == 3
+
+
+async def test_versions_that_are_no_sidecars_stay_behind_a_marker():
+    store = Enabled()
+    await store.put(BUCKET, "key.s4index", base.Body.of(b"a client's own file, of long ago"))
+    assert await _versions_left(store, object_versions=0) == 4
+    deleted_too = Enabled()
+    await deleted_too.put(BUCKET, "key.s4index", base.Body.of(BODY.index.encode()))
+    await deleted_too.delete(BUCKET, "key.s4index")
+    assert await _versions_left(deleted_too, object_versions=0) == 0
+
+
+async def test_an_orphan_among_many_neighbours_is_deleted_all_the_same():
+    store = Enabled()
+    for number in range(60):
+        await store.put(BUCKET, f"key-{number:02}", base.Body.of(b"x"))
+    assert await _versions_left(store, object_versions=0) == 3

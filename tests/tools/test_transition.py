@@ -408,12 +408,16 @@ async def test_a_store_without_conditions_on_copies_is_named_and_still_pinned(
     assert any("no condition" in note for note in report.notes)
 
 
+@pytest.mark.parametrize("marked", [False, True])
 @pytest.mark.parametrize(
     ("status", "enabled"), [("Enabled", True), ("Suspended", False), (None, None)]
 )
-async def test_the_report_says_whether_old_versions_stay(
-    store: MemoryBackend, status: str | None, enabled: bool | None
+async def test_the_report_says_whether_old_versions_stay_and_are_counted(
+    store: MemoryBackend, status: str | None, enabled: bool | None, marked: bool
 ):
+    if marked:
+        world.put_stored(store, "marked", BODY.stored, BODY.metadata | {"s4-ledger": "1"})
+
     class Versioned(CountingBackend):
         async def forward(
             self,
@@ -432,6 +436,8 @@ async def test_the_report_says_whether_old_versions_stay(
 
     report = await move(Versioned(store))
     assert report.versioning_enabled is enabled
+    counted = any("s4 savings --rescan" in note for note in report.notes)
+    assert counted is (marked and enabled is not False)
     warned = {"noncurrent": enabled is True, "could not determine": enabled is None}
     for words, expected in warned.items():
         assert any(words in note for note in report.notes) is expected

@@ -64,7 +64,9 @@ def test_every_entry_has_its_documented_value():
         encrypted=True,
         logical_etag=f"{ETAG}-12",
         ledger=True,
+        opaque_etag=True,
     )
+    assert manifest.parse(written.to_metadata()) == written
     assert written.to_metadata() == {
         "s4-codec": "cpu-gzip",
         "s4-original-size": "1",
@@ -74,6 +76,7 @@ def test_every_entry_has_its_documented_value():
         "s4-multipart": "true",
         "s4-encrypted": "aes-256-gcm",
         "s4-logical-etag": f"{ETAG}-12",
+        "s4-opaque-etag": "true",
         "s4-ledger": "1",
     }
 
