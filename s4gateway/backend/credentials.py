@@ -35,6 +35,8 @@ _TIMEOUT = 5.0  # seconds for one request to a credential endpoint
 _IMDS_TIMEOUT = 1.0  # outside EC2 the address swallows packets
 _IMDS = "http://169.254.169.254"
 _ECS = "http://169.254.170.2"
+# What else a profile may get its keys by, and none of which is done here.
+_OTHER_WAYS = frozenset({"credential_process", "role_arn", "sso_session", "sso_start_url"})
 _TRUSTED_PLAIN_HOSTS = frozenset(
     {"127.0.0.1", "localhost", "::1", "169.254.170.2", "169.254.170.23", "fd00:ec2::23"}
 )
@@ -189,9 +191,14 @@ class SharedFiles:
         """Read the profile's keys; a profile that is named but absent is an error."""
         profile = self.environ.get("AWS_PROFILE") or "default"
         section = self._section(profile)
-        if "aws_access_key_id" not in section or "aws_secret_access_key" not in section:
+        if not (section.get("aws_access_key_id") and section.get("aws_secret_access_key")):
+            msg = ""
             if "AWS_PROFILE" in self.environ and not section:
                 msg = f"profile {profile!r} is in no shared credentials file"
+            elif unknown := sorted(_OTHER_WAYS & section.keys()):
+                # Another identity must not stand in for the one that was asked for.
+                msg = f"profile {profile!r}: {unknown[0]} is not supported, give it keys"
+            if msg:
                 raise base.BackendUnavailable(msg, retryable=False, unsent=True)
             return None
         credentials = Credentials(
@@ -205,7 +212,9 @@ class SharedFiles:
         keys = self.environ.get("AWS_SHARED_CREDENTIALS_FILE") or self.home / ".aws/credentials"
         config = self.environ.get("AWS_CONFIG_FILE") or self.home / ".aws/config"
         named = profile if profile == "default" else f"profile {profile}"
-        return _ini_section(Path(config), named) | _ini_section(Path(keys), profile)
+        own = _ini_section(Path(keys), profile)
+        # Keys and token are one set: a token beside other keys would spoil them.
+        return own if own.get("aws_access_key_id") else _ini_section(Path(config), named) | own
 
 
 def _ini_section(path: Path, name: str) -> dict[str, str]:
@@ -214,10 +223,18 @@ def _ini_section(path: Path, name: str) -> dict[str, str]:
         parser.read_string(path.expanduser().read_text("utf-8"), source=str(path))
     except FileNotFoundError:
         return {}
-    except (OSError, UnicodeDecodeError, configparser.Error) as error:
-        msg = f"credentials file {path} cannot be read: {error}"
-        raise base.BackendUnavailable(msg, retryable=False, unsent=True) from error
-    return dict(parser[name]) if parser.has_section(name) else {}
+    except OSError as error:
+        problem = error.strerror or "unreadable"
+    except UnicodeDecodeError:
+        problem = "not UTF-8"
+    except configparser.Error as error:  # its text quotes the line, which may be a secret
+        lines = [getattr(error, "lineno", None), *(at for at, _ in getattr(error, "errors", ()))]
+        known = [str(line) for line in lines if line]
+        problem = f"not an INI file{f', line {known[0]}' if known else ''}"
+    else:
+        return dict(parser[name]) if parser.has_section(name) else {}
+    msg = f"credentials file {path} cannot be read: {problem}"
+    raise base.BackendUnavailable(msg, retryable=False, unsent=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -349,13 +366,15 @@ async def _request(
     try:
         async with httpx.AsyncClient(trust_env=False, timeout=timeout) as client:
             answer = await client.request(method, url, headers=headers, data=data)
+    except (httpx.LocalProtocolError, UnicodeError) as error:  # its text quotes the token
+        problem = f"cannot be asked ({type(error).__name__}): is its token sound?"
     except (httpx.HTTPError, httpx.InvalidURL) as error:
-        msg = f"{source} does not answer: {str(error) or type(error).__name__}"
-        raise base.BackendUnavailable(msg, unsent=True) from error
-    if answer.status_code != 200:
-        msg = f"{source} answered {answer.status_code}"
-        raise base.BackendUnavailable(msg, unsent=True)
-    return answer
+        problem = f"does not answer: {str(error) or type(error).__name__}"
+    else:
+        if answer.status_code == 200:
+            return answer
+        problem = f"answered {answer.status_code}"
+    raise base.BackendUnavailable(f"{source} {problem}", unsent=True)
 
 
 def _read_token(path: str) -> str:

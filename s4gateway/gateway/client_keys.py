@@ -154,7 +154,7 @@ class ClientKeys:
         """
         try:
             table = tomllib.loads(text)
-        except tomllib.TOMLDecodeError as error:
+        except (ValueError, RecursionError) as error:  # of long numbers and deep nesting, too
             # The parser's message may quote the line; the position alone is safe.
             position = re.search(r"\(at [^()]*\)", str(error))
             raise ClientKeysError((f"not TOML {position[0] if position else ''}",)) from None

@@ -111,8 +111,9 @@ class Exchange:
         caller = auth.authenticate(head, address, generation.keys, self._rules, now, virtual)
         record.caller = caller
         headers = head.headers
-        if caller.presigned and (hoisted := presigned.hoisted_headers(head.query)):
-            headers = Headers(headers.items() + hoisted)
+        if caller.presigned:
+            is_version_4 = caller.authenticated is not None and caller.authenticated.scope
+            headers = presigned.with_hoisted(headers, head.query, version=4 if is_version_4 else 2)
         query = head.query if head.raw_query else []
         operation = operations.identify(
             head.method, address.bucket is not None, address.key is not None, query, headers

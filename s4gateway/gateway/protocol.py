@@ -129,6 +129,7 @@ class Listener:
             timeout_keep_alive=math.ceil(limits.idle_seconds),
         )
         self.config.load()
+        self._is_closing = False
         self.date_line = b""
         self._second = 0
         self._timer: asyncio.TimerHandle | None = None
@@ -144,6 +145,7 @@ class Listener:
 
     def close(self) -> None:
         """Ask every connection to end after the answer it is giving; idle ones end now."""
+        self._is_closing = True
         for connection in list(self.connections):
             connection.shutdown()
 
@@ -165,6 +167,11 @@ class Listener:
     def connections(self) -> "set[Connection]":
         """The open connections."""
         return self.state.connections  # type: ignore[return-value] # all of them are ours
+
+    @property
+    def is_closing(self) -> bool:
+        """Whether no connection is to be served but those that were open when that began."""
+        return self._is_closing
 
     @property
     def busy(self) -> bool:
@@ -198,6 +205,7 @@ class Connection(HttpToolsProtocol):
         self._phase = _IDLE
         self._running: Cycle | None = None  # the request being answered
         self._deaf = False  # what arrives is dropped unread
+        self._framing = b""  # of a body that the parser skips because of an Upgrade header
         self._bypass = 0  # bytes of the body still to come that do not pass the parser
         self._header_bytes = 0
         self._drop_left = 0
@@ -211,6 +219,9 @@ class Connection(HttpToolsProtocol):
         super().connection_made(transport)
         transport.set_write_buffer_limits(WRITE_HIGH_WATER, WRITE_LOW_WATER)
         self.deadline = self.loop.time() + self.limits.header_seconds
+        if self.listener.is_closing:  # its TLS handshake was under way when that began
+            self.abort()
+            return
         count = len(self.connections)
         self.over_cap = count > self.limits.connections
         if self.over_cap:
@@ -268,6 +279,8 @@ class Connection(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         """Begin a request: from here the header deadline counts."""
+        if self._is_passed_over():
+            return
         self.url = b""
         self.headers = []
         self.expect_100_continue = False
@@ -277,6 +290,8 @@ class Connection(HttpToolsProtocol):
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """Collect a header; trailers of a chunked body are counted and dropped."""
+        if self._is_passed_over():
+            return
         if self._phase != _HEADERS:
             self._count(len(name) + len(value))
             if self._refusal is not None:
@@ -289,6 +304,8 @@ class Connection(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         """Start the application, or queue the request behind the one being answered."""
+        if self._is_passed_over():
+            return
         self._header_bytes = 0
         self._count(self._parsed())
         scope = self._scope()
@@ -301,6 +318,8 @@ class Connection(HttpToolsProtocol):
             expects_continue=self.expect_100_continue and http_11,
             keep_alive=http_11 and self.parser.should_keep_alive(),
         )
+        if self.parser.should_upgrade():
+            self._framing = self._framing_of(cycle)
         self._phase = _BODY
         self.deadline = (
             _NEVER if cycle.expects_continue else self.loop.time() + self.limits.progress_seconds
@@ -311,7 +330,7 @@ class Connection(HttpToolsProtocol):
         if self._running is None:
             self._start(cycle, app)
         elif len(self.pipeline) < _PIPELINED:
-            self.flow.pause_reading()
+            self.pause_body()
             self.pipeline.append((cycle, app))
         else:
             self.listener.note("pipeline")
@@ -328,6 +347,8 @@ class Connection(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         """End the body."""
+        if self._framing:
+            return
         cycle = self.cycle
         cycle.more_body = False
         cycle.message_event.set()
@@ -369,6 +390,7 @@ class Connection(HttpToolsProtocol):
             self.end()
         elif self.pipeline:
             self._start(*self.pipeline.popleft())
+            self.resume_body()
         elif self._phase == _ANSWER:
             self._rest()
 
@@ -438,12 +460,30 @@ class Connection(HttpToolsProtocol):
             # Nothing is offered to upgrade to, so what follows the request is HTTP/1.1 again
             # (RFC 9110 section 7.8: a server may ignore Upgrade).
             self._renew_parser()
+            if self._framing:
+                # The parser leaves out the body of such a request. The new one is told of it.
+                self.parser.feed_data(b"PUT / HTTP/1.1\r\n%b\r\n\r\n" % self._framing)
+                self._framing = b""
             if rest := data[upgrade.args[0] :]:
                 self._feed(rest)
         except httptools.HttpParserError as error:
             if isinstance(error, httptools.HttpParserCallbackError) and self._refusal is None:
                 logger.exception("parser-callback-failed")
             self._refuse_parse()
+
+    def _framing_of(self, cycle: Cycle) -> bytes:
+        """The header that says where the body ends; nothing when there is none."""
+        if any(name == b"transfer-encoding" for name, _ in self.headers):
+            return b"transfer-encoding: chunked"
+        return b"content-length: %d" % cycle.length if cycle.length else b""
+
+    def _is_passed_over(self) -> bool:
+        """Whether what the parser tells is not to be acted on.
+
+        That is the head that stands in for a request whose body the parser left out, and what
+        follows an answer that ends the connection (RFC 9112 section 9.6).
+        """
+        return bool(self._framing) or self.transport.is_closing()
 
     def _refuse_parse(self) -> None:
         if self._refusal is None:

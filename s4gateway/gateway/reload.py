@@ -49,7 +49,11 @@ class Reloader:
         while True:
             await self._requested.wait()
             self._requested.clear()
-            await self.reload()
+            try:
+                await self.reload()
+            except Exception:  # the next one may be of a sound file
+                logger.exception("reload-failed")
+                self._metrics.reload(ok=False, tls=self._tls is not None, dictionaries=self._mapped)
 
     async def reload(self) -> bool:
         """Reload once; returns whether the new generation is in use."""

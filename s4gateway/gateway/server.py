@@ -8,7 +8,6 @@ start, because it will not begin with mappings it has not verified.
 """
 
 import asyncio
-import contextlib
 import ctypes
 import functools
 import gc
@@ -243,8 +242,12 @@ class OwnPair:
         """Ask again and again, until cancelled; a failure keeps the pair that is known."""
         while True:
             await asyncio.sleep(_OWN_PAIR_SECONDS)
-            with contextlib.suppress(StartupError):
+            try:
                 await self.refresh()
+            except StartupError:
+                continue  # who signs with it says so
+            except Exception:
+                logger.exception("own-pair-not-refreshed")
 
 
 def check_spool(directory: Path) -> None:

@@ -18,7 +18,7 @@ from urllib import parse
 
 from s4gateway.s3 import sigv4
 from s4gateway.s3.errors import S3Error
-from s4gateway.s3.headers import RequestHead
+from s4gateway.s3.headers import Headers, RequestHead
 from s4gateway.s3.keyed_hash import hmac_sha256
 from s4gateway.s3.query import quote
 
@@ -67,6 +67,24 @@ def hoisted_headers(query: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
         if lower.startswith("x-amz-") and lower not in _NOT_HEADERS:
             found.append((lower, value))
     return found
+
+
+def with_hoisted(headers: Headers, query: Sequence[tuple[str, str]], *, version: int) -> Headers:
+    """The headers of a presigned request, with those that its URL carries; one of each name.
+
+    Rule: what was signed counts. Version 4 signs the whole query, and anybody may add a header.
+    Version 2 signs no parameter that is a header, and takes the header where there are both.
+
+    >>> sent = Headers([("x-amz-content-sha256", "anything")])
+    >>> signed = [("X-Amz-Content-Sha256", "e3b0")]
+    >>> with_hoisted(sent, signed, version=4).get("x-amz-content-sha256")
+    'e3b0'
+    """
+    hoisted = hoisted_headers(query)
+    if version == 4:
+        names = {name for name, _ in hoisted}
+        return Headers([pair for pair in headers.items() if pair[0] not in names] + hoisted)
+    return Headers(headers.items() + [pair for pair in hoisted if pair[0] not in headers])
 
 
 def verify_query(

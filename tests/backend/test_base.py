@@ -57,6 +57,7 @@ def test_metadata_has_lower_case_names_without_prefix():
         ("Sun, 06 Nov 1994 08:49:37 GMT", datetime(1994, 11, 6, 8, 49, 37, tzinfo=UTC)),
         ("Sun, 06 Nov 1994 08:49:37 -0000", datetime(1994, 11, 6, 8, 49, 37, tzinfo=UTC)),
         ("yesterday", None),
+        ("Fri, 31 Dec 9999 23:59:59 -0100", None),
         ("", None),
         (None, None),
     ],

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import logging
+import traceback
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -214,10 +215,41 @@ class TestSharedFiles:
         with pytest.raises(base.BackendUnavailable, match="'typo'"):
             await chain({"AWS_PROFILE": "typo"}, home)
 
-    @pytest.mark.parametrize("content", [b"no section\n", b"[default\n", b"\xff\xfe\x00"])
-    async def test_a_broken_file_is_an_error(self, home: Path, content: bytes):
+    @pytest.mark.parametrize(
+        "content",
+        [
+            b"no section\n",
+            b"[default\n",
+            b"\xff\xfe\x00",
+            b"aws_secret_access_key = SECRET\n",
+            b"[default]\naws_access_key_id = A\naws_secret_access_key SECRET\n",
+            b"[default]\naws_access_key_id = A\naws_secret_access_key =\nSECRET\n",
+        ],
+    )
+    async def test_a_broken_file_is_an_error_that_quotes_nothing(self, home: Path, content: bytes):
         (home / ".aws/credentials").write_bytes(content)
-        with pytest.raises(base.BackendUnavailable, match="cannot be read"):
+        with pytest.raises(base.BackendUnavailable, match="cannot be read") as caught:
+            await chain({}, home)
+        assert "SECRET" not in "".join(traceback.format_exception(caught.value))
+
+    async def test_the_two_files_are_not_mixed(self, home: Path):
+        (home / ".aws/config").write_text(
+            "[default]\naws_access_key_id = T\naws_secret_access_key = t\n"
+            "aws_session_token = STALE\n"
+        )
+        assert await chain({}, home) == sigv4.Credentials("D", "d%d")
+
+    @pytest.mark.parametrize("way", ["role_arn", "credential_process", "sso_session"])
+    async def test_no_other_identity_stands_in_for_a_profile(self, home: Path, way: str):
+        (home / ".aws/config").write_text(f"[profile role]\n{way} = something\n")
+        with pytest.raises(base.BackendUnavailable, match=f"'role': {way} is not supported"):
+            await chain({"AWS_PROFILE": "role"}, home)
+
+    async def test_keys_that_are_empty_are_none(self, home: Path):
+        (home / ".aws/credentials").write_text(
+            "[default]\naws_access_key_id =\naws_secret_access_key =\n"
+        )
+        with pytest.raises(base.BackendUnavailable, match="no credentials"):
             await chain({}, home)
 
     async def test_a_rotated_file_is_read_again(self, home: Path):
@@ -354,6 +386,17 @@ class TestContainer:
             environ = {"AWS_CONTAINER_CREDENTIALS_FULL_URI": server.url}
             with pytest.raises(base.BackendUnavailable, match=r"answered 403$"):
                 await chain(environ, tmp_path)
+
+    @pytest.mark.parametrize("token", ["SECRET\n", "SECRET\u2026"])
+    async def test_a_token_that_is_no_header_is_not_quoted(self, tmp_path: Path, token: str):
+        async with rude_server.serve(says(document())) as server:
+            environ = {
+                "AWS_CONTAINER_CREDENTIALS_FULL_URI": server.url,
+                "AWS_CONTAINER_AUTHORIZATION_TOKEN": token,
+            }
+            with pytest.raises(base.BackendUnavailable, match="is its token sound") as caught:
+                await chain(environ, tmp_path)
+        assert "SECRET" not in str(caught.value)
 
     async def test_a_dead_endpoint_is_an_error_that_may_pass(self, tmp_path: Path):
         async with rude_server.serve(says(b"")) as server:

@@ -245,6 +245,7 @@ def presign(
     when: datetime | None = None,
     expires: int = 600,
     query: str = "",
+    payload: str = UNSIGNED,
 ) -> str:
     """The target of a SigV4 presigned URL."""
     stamp = f"{when or datetime.now(UTC):%Y%m%dT%H%M%SZ}"
@@ -258,7 +259,7 @@ def presign(
     }
     encoded = "&".join(f"{name}={quote(value, safe='')}" for name, value in parameters.items())
     target = f"{target}?{'&'.join(filter(None, (query, encoded)))}"
-    canonical = _canonical(method, target, {"host": endpoint.netloc}, UNSIGNED)
+    canonical = _canonical(method, target, {"host": endpoint.netloc}, payload)
     digest = hashlib.sha256(canonical.encode()).hexdigest()
     text = f"AWS4-HMAC-SHA256\n{stamp}\n{scope}\n{digest}"
     signature = _hmac(_signing_key(endpoint.secret_key, stamp[:8], live.REGION), text).hex()

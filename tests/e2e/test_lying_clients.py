@@ -205,6 +205,20 @@ def test_presigned_urls_cannot_be_changed(
     assert answer.code in {"SignatureDoesNotMatch", "AuthorizationQueryParametersError"}
 
 
+@pytest.mark.parametrize("added", [None, "x", raw.UNSIGNED])
+def test_the_hash_that_a_presigned_url_pins_holds_whatever_header_is_added(
+    added: str | None, gateway: live.Gateway, witness: Witness
+):
+    pinned = hashlib.sha256(b"the approved body").hexdigest()
+    query = f"X-Amz-Content-Sha256={pinned}"
+    target = raw.presign(gateway, "PUT", witness.target, query=query, payload=pinned)
+    headers = {"Host": gateway.netloc, "Content-Length": "4"}
+    if added is not None:
+        headers["x-amz-content-sha256"] = added
+    answer = raw.exchange(gateway, raw.Request("PUT", target, headers, (b"EVIL",)))
+    assert answer.verdict == (400, "XAmzContentSHA256Mismatch")
+
+
 def test_a_presigned_read_does_not_write_or_delete(gateway: live.Gateway, witness: Witness):
     for method in ("PUT", "DELETE", "HEAD"):
         request = replace(_presigned(gateway, witness.target, "GET"), method=method)

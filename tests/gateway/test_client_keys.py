@@ -141,3 +141,9 @@ def test_the_backends_own_pair_is_the_one_of_the_moment():
 def test_no_text_crashes_the_parser(text: str):
     with contextlib.suppress(ClientKeysError):
         ClientKeys.parse(text)
+
+
+@pytest.mark.parametrize("text", ["a = " + "[" * 5000, "a = " + "9" * 5000])
+def test_what_the_parser_gives_up_on_is_not_toml(text: str):
+    with pytest.raises(ClientKeysError, match="not TOML"):
+        ClientKeys.parse(text)

@@ -262,6 +262,93 @@ async def test_an_offer_to_upgrade_is_ignored():
         assert (await client.hear())[0] == 200
 
 
+@pytest.mark.parametrize("chunked", [False, True])
+@pytest.mark.parametrize("cut", [1, 100, 1 << 30])
+@pytest.mark.parametrize("size", [0, 80, 200_000])
+@in_uvloop
+async def test_a_body_behind_an_offer_to_upgrade_arrives_whole(
+    size: int, cut: int, *, chunked: bool
+):
+    """As java.net.http and `curl --http2` send it. The body looks like requests."""
+    body = (b"DELETE /b/k HTTP/1.1\r\nhost: x\r\n\r\n" * (size // 33 + 1))[:size]
+    offer = b"connection: upgrade, http2-settings\r\nupgrade: h2c\r\nhttp2-settings: AAMA"
+    head, sent = put(size, offer), body
+    if chunked:
+        head = b"PUT /b/k HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n%b\r\n\r\n" % offer
+        sent = (b"%x\r\n%b\r\n" % (size, body) if size else b"") + b"0\r\n\r\n"
+    methods = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        methods.append(scope["method"])
+        await answer(send, await read_all(receive))
+
+    message = head + sent
+    cut = max(cut, len(message) // 3000)
+    async with served(app) as server:
+        client = await server.connect()
+        for start in range(0, len(message), cut):
+            client.say(message[start : start + cut])
+            await client.writer.drain()
+        assert (await client.hear())[2] == body
+        client.say(GET + message + GET)
+        assert [(await client.hear())[2] for _ in range(3)] == [b"", body, b""]
+    assert methods == ["PUT", "GET", "PUT", "GET"]
+
+
+@in_uvloop
+async def test_what_follows_an_answer_that_ends_the_connection_is_not_acted_on():
+    methods = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        methods.append(scope["method"])
+        if scope["method"] == "PUT":
+            await answer(send, b"refused", 403, (b"connection", b"close"))
+        else:
+            await answer(send)
+
+    async with served(app) as server:
+        client = await server.connect()
+        client.say(put(50))
+        assert (await client.hear())[0] == 403
+        client.say(b"x" * 50 + b"DELETE /b/k HTTP/1.1\r\nhost: x\r\n\r\n")
+        assert await client.ends() == b""
+    assert methods == ["PUT"]
+
+
+@in_uvloop
+async def test_who_comes_after_the_drain_has_begun_is_not_served():
+    async with served(echo) as server:
+        early = await server.connect()
+        early.say(put(3) + b"ab")
+        await _received(server, 2)
+        server.listener.close()
+        late = await server.connect()
+        late.say(GET)
+        assert await late.ends() == b""
+        early.say(b"c")
+        assert (await early.hear())[2] == b"abc"
+
+
+@in_uvloop
+async def test_a_request_waiting_behind_another_is_not_blamed_for_that():
+    release = asyncio.Event()
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["method"] == "GET":
+            await release.wait()
+        await answer(send, await read_all(receive))
+
+    async with served(app, HURRIED) as server:
+        client = await server.connect()
+        client.say(GET + put(3) + b"ab")
+        await asyncio.sleep(3 * HURRIED.progress_seconds)
+        release.set()
+        assert (await client.hear())[0] == 200
+        client.say(b"c")
+        assert (await client.hear())[2] == b"abc"
+        assert server.notes == []
+
+
 # --- answers that cannot be given
 
 

@@ -93,9 +93,10 @@ async def test_signals_during_a_reload_are_one_more_reload():
         assert files.calls == 2
 
 
-async def test_a_failed_reload_is_not_the_last():
+@pytest.mark.parametrize("error", [GenerationError(("broken",)), RuntimeError("unforeseen")])
+async def test_a_failed_reload_is_not_the_last(error: Exception):
     files = Files()
-    files.following = GenerationError(("broken",))
+    files.following = error
     work, holder, _ = reloader(files)
     async with running(work):
         work.request()

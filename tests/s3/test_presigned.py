@@ -417,3 +417,12 @@ def test_version_2_can_be_turned_off_and_says_what_to_use():
 def test_version_4_counts_when_a_url_carries_both():
     url = presign(f"{ORIGIN}/b/k?AWSAccessKeyId=x&Signature=y&Expires={int(time.time())}")
     assert verify(url).scope
+
+
+def test_of_a_header_and_a_parameter_of_one_name_the_signed_one_counts():
+    sent = Headers([("x-amz-grant-read", 'id="owner"'), ("host", "h")])
+    added = [("x-amz-grant-read", "everybody"), ("X-Amz-Meta-A", "1")]
+    of_4 = presigned.with_hoisted(sent, added, version=4)
+    assert of_4.items() == [("host", "h"), ("x-amz-grant-read", "everybody"), ("x-amz-meta-a", "1")]
+    of_2 = presigned.with_hoisted(sent, added, version=2)
+    assert of_2.items() == [*sent.items(), ("x-amz-meta-a", "1")]
