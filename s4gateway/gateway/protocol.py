@@ -290,7 +290,7 @@ class Connection(HttpToolsProtocol):
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """Collect a header; trailers of a chunked body are counted and dropped."""
-        if self._is_passed_over():
+        if self._framing:
             return
         if self._phase != _HEADERS:
             self._count(len(name) + len(value))

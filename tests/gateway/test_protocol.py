@@ -312,6 +312,8 @@ async def test_what_follows_an_answer_that_ends_the_connection_is_not_acted_on()
         assert (await client.hear())[0] == 403
         client.say(b"x" * 50 + b"DELETE /b/k HTTP/1.1\r\nhost: x\r\n\r\n")
         assert await client.ends() == b""
+        while server.listener.connections:  # noqa: ASYNC110 - nobody tells
+            await asyncio.sleep(0.001)
     assert methods == ["PUT"]
 
 
