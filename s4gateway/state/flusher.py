@@ -1,10 +1,10 @@
 """Group commit: one thread does the writing, and everything that waits goes into its next write.
 
 Rules: a write that began before somebody asked says nothing to him, so he waits for the next one;
-however many ask meanwhile, they share it. After a write the thread rests, for the CPU time it took
-as many times as it was asked for: who asks alone hardly waits, and the more ask, the more of them
-go into one write, and the less of a core that takes. The event loop never touches the disk. Nobody
-waits without a limit, and a write that fails lets everybody go who waited for it.
+however many ask meanwhile, they share it. After a write the thread rests, the longer the more have
+asked for it: who asks alone hardly waits, and the more ask, the more of them go into one write, and
+the less of a core that takes. The event loop never touches the disk. Nobody waits without a limit,
+and a write that fails lets everybody go who waited for it.
 """
 
 import asyncio
@@ -18,7 +18,8 @@ from typing import Final
 WAIT_SECONDS: Final = 10.0  # what a disk may take before those who wait are let go
 PAUSE_SECONDS: Final = 5.0  # between writes nobody asked for
 _STOP_SECONDS: Final = 5.0
-_LONGEST_REST: Final = 0.02
+_REST: Final = 0.5  # of the CPU time of a write, for each who asked for it
+_LONGEST_REST: Final = 0.02  # seconds
 
 _log = logging.getLogger("s4.ledger")
 
@@ -167,7 +168,7 @@ class Flusher:
             with self._wanted:
                 self._running = None
             batch.release(result)
-            time.sleep(min(batch.asked * busy, _LONGEST_REST))
+            time.sleep(min(_REST * batch.asked * busy, _LONGEST_REST))
 
     def _do(self, forced: bool) -> bool:
         self._began = time.monotonic()

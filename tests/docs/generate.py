@@ -206,6 +206,7 @@ The gateway's own key pair for the store is no setting. It is looked for, in thi
 `AWS_PROFILE` of the shared credentials and configuration files, web identity
 (`AWS_WEB_IDENTITY_TOKEN_FILE` with `AWS_ROLE_ARN`), the container endpoint of ECS and EKS, and the
 instance metadata of EC2 (IMDSv2 only). With `--embedded` it is in `DIR/s3.json`.
+A profile has to hold keys: one that assumes a role, signs on by SSO or runs a program is an error.
 """
 
 
