@@ -39,9 +39,7 @@ class Expected:
         """What metadata and tail of a stored object say, its own backend ETag left aside."""
         if attributes.tail is not None:
             return cls.of_tail(attributes.tail)
-        stored = attributes.stored
-        etag = stored.logical_etag if stored.manifest is None else stored.md5
-        return cls(attributes.size, etag, (), attributes.checksum)
+        return cls(attributes.size, attributes.stored.md5, (), attributes.checksum)
 
     @classmethod
     def of_tail(cls, tail: Tail) -> Self:

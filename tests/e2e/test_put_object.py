@@ -3,8 +3,10 @@
 import concurrent.futures
 import gzip
 import hashlib
+import subprocess
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -41,6 +43,23 @@ def test_every_payload_mode_stores_the_body_with_its_md5_as_etag(
         read = raw.ask(front, "GET", target)
         assert (read.status, read.body, read.headers["etag"]) == (200, body, etag), name
         assert "content-encoding" not in read.headers
+
+
+@pytest.mark.skipif(live.program("curl") is None, reason="curl is not installed")
+@pytest.mark.parametrize("chunked", [False, True], ids=["length", "http-chunked"])
+def test_a_body_behind_an_offer_of_http_2_is_stored(
+    chunked: bool, gateway: live.Gateway, shared: str, key: str, tmp_path: Path
+):
+    for name, body in BODIES.items():
+        if chunked and not body:
+            continue  # curl 7.88 never ends it, without the offer either
+        (tmp_path / "body").write_bytes(body)
+        target = raw.path(shared, f"{key}/{name}")
+        url = gateway.endpoint_url + raw.presign(gateway, "PUT", target)
+        framing = ["--header", "Transfer-Encoding: chunked"] if chunked else []
+        command = ["curl", "--silent", "--show-error", "--fail-with-body", "--http2", *framing]
+        subprocess.run([*command, "--upload-file", tmp_path / "body", url], check=True)
+        assert raw.ask(gateway, "GET", target).body == body, name
 
 
 def test_a_body_that_comes_in_one_byte_pieces_is_stored(
