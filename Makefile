@@ -49,7 +49,7 @@ format: $(STAMP)  ## rewrite the sources in house format
 test: $(STAMP) $(CLIENTS)  ## every test a fresh machine can run in minutes, real S3 server included
 	$(BIN)/pytest -q -n 2 -m 'not huge' $(ARGS)
 
-lowest:  ## fast tests with the oldest libraries that pyproject.toml allows, about eight minutes
+lowest:  ## fast tests with the oldest libraries that pyproject.toml allows, about three minutes
 	rm -rf .venv-lowest
 	$(PYTHON) -m venv .venv-lowest
 	.venv-lowest/bin/pip install --quiet --disable-pip-version-check uv

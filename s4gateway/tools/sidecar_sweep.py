@@ -11,9 +11,11 @@ from enum import StrEnum
 from typing import Final
 
 from s4gateway.backend.base import Backend, BackendAnswer, BackendError
+from s4gateway.objects import removal
 from s4gateway.objects.cache import IndexCache, ObjectName
 from s4gateway.objects.lanes import Lanes
 from s4gateway.objects.sidecar import Sidecars
+from s4gateway.s3.errors import S3Error
 from s4gateway.tools.failure import NAMED, Bounded, Failure
 from s4gateway.tools.progress import SILENT, Progress
 from s4gateway.tools.sidecar_errors import MissingContentLength
@@ -190,13 +192,17 @@ class _Sweeping:
         bucket = self.sweep.bucket
         name = bucket, sidecar.removesuffix(SIDECAR_SUFFIX)
         alone = self.state is not None and kind is Orphan.PAIRED_MISSING
-        if alone and await self._are_sidecars(name) and await self.sidecars.purge(name):
+        if alone and await self._purge(name):
             return True
         return await remove_sidecar(self.backend, bucket, sidecar, tag)
 
-    async def _are_sidecars(self, name: ObjectName) -> bool:
-        """Whether every version that would go with the current one is a sidecar, too."""
-        for version in await self.sidecars.left_behind(name) or ():
+    async def _purge(self, name: ObjectName) -> bool:
+        """Delete all versions if the object has none left and each is a sidecar; whether so."""
+        try:
+            doomed = await self.sidecars.left_behind(name)
+        except S3Error:
+            return False  # a listing that makes no sense says nothing
+        for version in doomed or ():
             try:
                 loaded = await load_sidecar(self.backend, name, version.version_id)
             except BackendAnswer as error:
@@ -205,7 +211,9 @@ class _Sweeping:
             else:
                 if loaded is not None and loaded.index is None:
                     return False
-        return True
+        return bool(doomed) and await removal.delete(
+            self.backend, name[0], doomed or (), by_id=True
+        )
 
     def _fail(self, key: str, op: str, error: Exception) -> None:
         self.failures.add(Failure(key, op, str(error)))
